@@ -1,0 +1,112 @@
+/*
+ * A small dialing layer: a connected socket through a proxy, blocking or not. The only part of libsocks6 that does I/O.
+ *
+ * One dial is one connection to the proxy. After success the descriptor is an ordinary connected TCP socket on which
+ * the application's bytes start: nothing has been read beyond the proxy's reply.
+ */
+#ifndef SOCKS6_DIAL_H
+#define SOCKS6_DIAL_H
+
+#include <socks6/client.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Proxy URL schemes. */
+enum socks6_scheme {
+    SOCKS6_SCHEME_SOCKS6, /* socks6://  */
+    SOCKS6_SCHEME_SOCKS5H /* socks5h:// SOCKS 5, names resolved by the proxy */
+};
+
+/* A proxy URL taken apart: socks6://[user[:password]@]host[:port][?draft=8|11|12] */
+struct socks6_proxy {
+    enum socks6_scheme scheme;
+    struct socks6_addr addr; /* host and port; default port 1080 */
+    int has_credentials;
+    char username[SOCKS6_USERNAME_MAX + 1]; /* percent-decoded, ends in NUL */
+    char password[SOCKS6_PASSWORD_MAX + 1];
+    enum socks6_draft draft;
+};
+
+/*
+ * Parses a URL. SOCKS6_OK, or SOCKS6_ERR_INVALID with a sentence for people in `why` (which names the part that is wrong and never
+ * holds a password); `out` is untouched then.
+ */
+SOCKS6_API SOCKS6_MUST_CHECK int socks6_proxy_parse(const char *url, struct socks6_proxy *out, char *why,
+                                                    size_t why_size);
+
+/* What a dial ended with. */
+enum socks6_dial_status {
+    SOCKS6_DIAL_OK = 0,
+    SOCKS6_DIAL_IN_PROGRESS,   /* non-blocking: wait for socks6_dial_events() and call socks6_dial_step() */
+    SOCKS6_DIAL_REMOTE_FAILED, /* the proxy answered with a reply code other than success */
+    SOCKS6_DIAL_PROXY_FAILED,  /* it cannot be reached, refused us, or does not speak SOCKS */
+    SOCKS6_DIAL_TIMED_OUT,     /* the deadline given passed */
+    SOCKS6_DIAL_INVALID,       /* an argument out of its range */
+    SOCKS6_DIAL_NOMEM
+};
+
+/* Fill with socks6_dial_config_init(). Pointers are borrowed until the dial is freed. */
+struct socks6_dial_config {
+    size_t size; /* sizeof, set by _init */
+    const struct socks6_proxy *proxy;
+    /* Default CONNECT. Not BIND, which has two replies; with SOCKS 5 CONNECT only: else INVALID. */
+    enum socks6_command command;
+    struct socks6_addr addr;                 /* destination */
+    const struct socks6_stack_option *stack; /* SOCKS 6 only */
+    size_t stack_count;
+    int family;          /* of the connection to the proxy: AF_UNSPEC (default), AF_INET, AF_INET6 */
+    uint64_t timeout_ms; /* whole dial but getaddrinfo(3), shared by the addresses tried; 0 = none */
+    /*
+     * Application data that travels with the request (CONNECT only). Up to 16384 bytes when credentials are given. All of
+     * it is sent before the dial succeeds; with SOCKS 5 it follows the reply. What the remote end answers meanwhile stays
+     * in the socket: if it answers much before it has read it all, more early data than the socket buffers on the way hold
+     * stalls until the timeout.
+     */
+    struct socks6_slice early;
+    /* Called with one sentence per step ("connected to 192.0.2.1:1080"), for -v. May be NULL. */
+    void (*trace)(void *user, const char *what);
+    void *trace_user;
+};
+
+struct socks6_dial_result {
+    int fd;         /* the connected socket, owned by the caller; -1 if there is none */
+    unsigned reply; /* the proxy's reply code (enum socks6_reply_code), if has_reply */
+    int has_reply;
+    struct socks6_addr bound;                           /* the reply's address */
+    struct socks6_stack_option stack[SOCKS6_STACK_MAX]; /* the proxy's answers */
+    size_t stack_count;
+    char error[512]; /* one line for people when the status is not OK: what failed, where, why */
+};
+
+struct socks6_dial;
+
+SOCKS6_API void socks6_dial_config_init(struct socks6_dial_config *config);
+
+/*
+ * Blocking: resolves the proxy's name with getaddrinfo(3), tries its addresses in turn, leads the conversation.
+ * Returns enum socks6_dial_status and fills `result` in every case. The socket comes back in blocking mode, close-on-exec.
+ */
+SOCKS6_API SOCKS6_MUST_CHECK int socks6_dial(const struct socks6_dial_config *config,
+                                             struct socks6_dial_result *result);
+
+/*
+ * Non-blocking, for a caller with its own loop. The proxy's address must be an IP address here (resolving blocks): else
+ * SOCKS6_DIAL_INVALID. IN_PROGRESS and `*out`, or a failure with `result` filled.
+ */
+SOCKS6_API SOCKS6_MUST_CHECK int socks6_dial_start(const struct socks6_dial_config *config, struct socks6_dial **out,
+                                                   struct socks6_dial_result *result);
+/* The descriptor to wait on now, the poll(2) events to wait for, and the milliseconds until step() is due (-1 = none). */
+SOCKS6_API int socks6_dial_fd(const struct socks6_dial *dial);
+SOCKS6_API short socks6_dial_events(const struct socks6_dial *dial);
+SOCKS6_API int socks6_dial_timeout_ms(const struct socks6_dial *dial);
+/* Goes on as far as it can without waiting. On OK the (non-blocking) descriptor is in `result` and no longer the dial's. */
+SOCKS6_API SOCKS6_MUST_CHECK int socks6_dial_step(struct socks6_dial *dial, struct socks6_dial_result *result);
+/* Takes NULL; closes the descriptor unless it was handed out. */
+SOCKS6_API void socks6_dial_free(struct socks6_dial *dial);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
