@@ -1,0 +1,26 @@
+/* Requests through decoder and encoder. Input: see round_trip.h. */
+#include "compare.h"
+#include "round_trip.h"
+
+static int decode(const uint8_t *bytes, size_t len, union message *out, size_t *size)
+{
+    return s6_request_decode(bytes, len, SOCKS6_OPTIONS_CAP_12, &out->request, size);
+}
+
+static int encode(const union message *message, enum socks6_draft draft, struct s6_buf *out)
+{
+    return s6_request_encode(&message->request, draft, out);
+}
+
+static bool equal(const union message *a, const union message *b)
+{
+    return requests_equal(&a->request, &b->request);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const struct codec codec = {decode, encode, equal};
+
+    round_trip(&codec, data, size);
+    return 0;
+}
