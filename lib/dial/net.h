@@ -1,0 +1,46 @@
+/*
+ * The few system calls of dialing, with their traps dealt with once: EINTR, SIGPIPE, close-on-exec, connections of a
+ * socket to itself. All on non-blocking sockets. Called by dial.c only.
+ */
+#ifndef S6_DIAL_NET_H
+#define S6_DIAL_NET_H
+
+#include <netinet/in.h>
+#include <socks6/types.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+/* Where to connect. */
+struct s6_target {
+    struct sockaddr_storage addr;
+    socklen_t len;
+};
+
+/* From an IP address. Returns 0 for a name. */
+int s6_target_from_addr(const struct socks6_addr *addr, struct s6_target *out);
+/* The same backwards. */
+struct socks6_addr s6_target_addr(const struct s6_target *target);
+
+/* Milliseconds of a clock that never goes back. */
+uint64_t s6_now_ms(void);
+
+/*
+ * Starts to connect: a descriptor in `*fd`, non-blocking, close-on-exec, TCP_NODELAY. 0 = connected, -EINPROGRESS = wait until
+ * it is writable and ask s6_net_connected(), else -errno and no descriptor.
+ */
+SOCKS6_MUST_CHECK int s6_net_connect(const struct s6_target *target, int *fd);
+/* 0 = connected, -EINPROGRESS = not yet, else -errno: this attempt has failed. */
+SOCKS6_MUST_CHECK int s6_net_connected(int fd);
+
+/* Both parts in one segment if they fit. Bytes sent, or -errno (-EAGAIN = the socket is full). Never raises SIGPIPE. */
+SOCKS6_MUST_CHECK ssize_t s6_net_send(int fd, struct socks6_slice first, struct socks6_slice second);
+
+/* Looks at what is there without taking it: bytes, 0 at the end of the stream, or -errno. */
+SOCKS6_MUST_CHECK ssize_t s6_net_peek(int fd, uint8_t *buf, size_t size);
+/* Takes `len` bytes that were seen by s6_net_peek(). 0 or -errno. */
+SOCKS6_MUST_CHECK int s6_net_discard(int fd, size_t len);
+
+/* Makes the descriptor blocking. 0 or -errno. */
+SOCKS6_MUST_CHECK int s6_net_set_blocking(int fd);
+
+#endif
