@@ -1,0 +1,514 @@
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <netinet/ip.h>
+#include <netinet/ip_icmp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "harness.h"
+#include "io/dialer.h"
+#include "io/sock.h"
+
+#define LIMIT_MS 30000u
+
+struct call {
+    struct loop *loop;
+    struct dialer *dialer;
+    bool is_over;
+    struct dialer_result result;
+    unsigned fds_before;
+};
+
+static struct call call;
+
+static void on_done(void *user, const struct dialer_result *result)
+{
+    struct call *mine = user;
+    assert_false(mine->is_over);
+    mine->is_over = true;
+    mine->result = *result;
+}
+
+static bool is_over(void *context)
+{
+    return ((struct call *)context)->is_over;
+}
+
+static int open_loop(void **state)
+{
+    (void)state;
+    harness_guard();
+    memset(&call, 0, sizeof call);
+    call.fds_before = harness_fd_count();
+    return loop_new(&call.loop);
+}
+
+static int close_loop(void **state)
+{
+    (void)state;
+    harness_fail(NULL, 0, 0);
+    harness_connect_to_self(false);
+    loop_free(call.loop);
+    return harness_fd_count() == call.fds_before ? 0 : -1;
+}
+
+static void start(const struct socks6_addr *addrs, size_t count, uint64_t timeout_ms)
+{
+    call.is_over = false;
+    assert_int_equal(dialer_start(call.loop, addrs, count, timeout_ms, on_done, &call, &call.dialer), 0);
+    assert_false(call.is_over); /* never from within */
+}
+
+static void dial(const struct socks6_addr *addrs, size_t count, uint64_t timeout_ms)
+{
+    start(addrs, count, timeout_ms);
+    harness_run_until(call.loop, is_over, &call);
+}
+
+/* ---- destinations ---- */
+
+static struct socks6_addr ipv4(uint16_t port)
+{
+    return (struct socks6_addr){.type = SOCKS6_ADDR_IPV4, .len = 4, .port = port, .u.ipv4 = {127, 0, 0, 1}};
+}
+
+static struct socks6_addr ipv6(uint16_t port)
+{
+    struct socks6_addr addr = {.type = SOCKS6_ADDR_IPV6, .len = 16, .port = port};
+    addr.u.ipv6[15] = 1;
+    return addr;
+}
+
+/* A listening socket on 127.0.0.1. */
+static int listen_at(struct socks6_addr *addr)
+{
+    struct socks6_addr any = ipv4(0);
+    int fd = sock_listen(&any, 1000, true); /* nobody accepts */
+    assert_true(fd >= 0);
+    assert_int_equal(sock_local(fd, addr), 0);
+    return fd;
+}
+
+/* A port where nobody listens: bound, so that it stays so. */
+static int refuse_at(struct socks6_addr *addr)
+{
+    struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (const struct sockaddr *)&sin, sizeof sin), 0);
+    assert_int_equal(sock_local(fd, addr), 0);
+    return fd;
+}
+
+/* A listener that answers no more: its queue is full, so Linux drops the SYN. */
+struct black_hole {
+    int listener;
+    int fds[8];
+    size_t count;
+    struct socks6_addr addr;
+};
+
+static void black_hole_open(struct black_hole *hole)
+{
+    struct sockaddr_storage sa;
+    socklen_t len;
+    hole->listener = refuse_at(&hole->addr);
+    assert_int_equal(listen(hole->listener, 0), 0);
+    assert_true(sock_from_addr(&hole->addr, &sa, &len));
+    for (hole->count = 0; hole->count < 8;) {
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        assert_true(fd >= 0);
+        hole->fds[hole->count++] = fd;
+        assert_int_equal(connect(fd, (const struct sockaddr *)&sa, len), -1);
+        struct pollfd waiting = {.fd = fd, .events = POLLOUT};
+        if (poll(&waiting, 1, 100) == 0)
+            return; /* this one got no answer */
+    }
+    fail_msg("the queue does not fill up");
+}
+
+static void black_hole_close(struct black_hole *hole)
+{
+    for (size_t i = 0; i < hole->count; i++)
+        (void)close(hole->fds[i]);
+    (void)close(hole->listener);
+}
+
+/* ---- outcomes ---- */
+
+static int int_option(int fd, int level, int name)
+{
+    int value = -1;
+    socklen_t len = sizeof value;
+    assert_int_equal(getsockopt(fd, level, name, &value, &len), 0);
+    return value;
+}
+
+static void test_connection_has_its_options(void **state)
+{
+    (void)state;
+    struct socks6_addr addr;
+    int listener = listen_at(&addr);
+    dial(&addr, 1, LIMIT_MS);
+    int fd = call.result.fd;
+    assert_true(fd >= 0);
+    assert_int_equal(call.result.error, 0);
+    assert_int_equal(call.result.attempts, 1);
+    assert_int_equal(call.result.peer.port, addr.port);
+    struct socks6_addr local;
+    assert_int_equal(sock_local(fd, &local), 0);
+    assert_int_equal(local.port, call.result.local.port);
+    assert_memory_equal(local.u.ipv4, call.result.local.u.ipv4, 4);
+    assert_true((fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
+    assert_true((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+    assert_int_equal(int_option(fd, IPPROTO_TCP, TCP_NODELAY), 1);
+    assert_int_equal(int_option(fd, SOL_SOCKET, SO_OOBINLINE), 1);
+    assert_int_equal(int_option(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
+    assert_int_equal(int_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), SOCK_USER_TIMEOUT_MS);
+    assert_int_equal(int_option(fd, IPPROTO_IP, IP_RECVERR), 0);
+    /* It is not in the loop any more: it can be added there. */
+    struct loop_io io = {.fd = fd};
+    assert_int_equal(loop_add(call.loop, &io, 0), 0);
+    loop_close(call.loop, &io);
+    (void)close(listener);
+}
+
+static void test_refused_is_reported(void **state)
+{
+    (void)state;
+    struct socks6_addr addr;
+    int holder = refuse_at(&addr);
+    dial(&addr, 1, LIMIT_MS);
+    assert_int_equal(call.result.fd, -1);
+    assert_int_equal(call.result.error, ECONNREFUSED);
+    assert_int_equal(call.result.attempts, 1);
+    assert_int_equal(call.result.peer.port, addr.port);
+    (void)close(holder);
+}
+
+static void test_refused_ipv6_goes_on_to_ipv4(void **state)
+{
+    (void)state;
+    struct socks6_addr addrs[2];
+    int listener = listen_at(&addrs[1]);
+    addrs[0] = ipv6(addrs[1].port);
+    dial(addrs, 2, LIMIT_MS);
+    assert_true(call.result.fd >= 0);
+    assert_int_equal(call.result.attempts, 2);
+    assert_int_equal(call.result.peer.type, SOCKS6_ADDR_IPV4);
+    (void)close(call.result.fd);
+    (void)close(listener);
+}
+
+static void test_mapped_address_is_ipv4(void **state)
+{
+    (void)state;
+    struct socks6_addr addr;
+    int listener = listen_at(&addr);
+    struct socks6_addr mapped = {.type = SOCKS6_ADDR_IPV6, .len = 16, .port = addr.port};
+    memcpy(mapped.u.ipv6, (const uint8_t[16]){[10] = 255, [11] = 255, [12] = 127, [15] = 1}, 16);
+    dial(&mapped, 1, LIMIT_MS);
+    assert_true(call.result.fd >= 0);
+    assert_int_equal(call.result.peer.type, SOCKS6_ADDR_IPV4);
+    (void)close(call.result.fd);
+    (void)close(listener);
+}
+
+static void test_silence_times_out(void **state)
+{
+    (void)state;
+    struct black_hole hole;
+    black_hole_open(&hole);
+    uint64_t start_ms = loop_now_ms(call.loop);
+    dial(&hole.addr, 1, LIMIT_MS);
+    assert_int_equal(call.result.fd, -1);
+    assert_int_equal(call.result.error, ETIMEDOUT);
+    assert_in_range(loop_now_ms(call.loop) - start_ms, LIMIT_MS, 2 * LIMIT_MS);
+    black_hole_close(&hole);
+}
+
+static void test_silent_address_leaves_time_for_the_next(void **state)
+{
+    (void)state;
+    struct black_hole hole;
+    struct socks6_addr addrs[3];
+    black_hole_open(&hole);
+    int listener = listen_at(&addrs[2]);
+    addrs[0] = addrs[1] = hole.addr;
+    uint64_t start_ms = loop_now_ms(call.loop);
+    dial(addrs, 3, LIMIT_MS);
+    assert_true(call.result.fd >= 0);
+    assert_int_equal(call.result.attempts, 3);
+    /* A third, and half of the rest. */
+    assert_in_range(loop_now_ms(call.loop) - start_ms, LIMIT_MS / 3 * 2, LIMIT_MS - 1000);
+    (void)close(call.result.fd);
+    (void)close(listener);
+    black_hole_close(&hole);
+}
+
+static void test_limit_of_zero_times_out(void **state)
+{
+    (void)state;
+    struct socks6_addr addr;
+    int listener = listen_at(&addr);
+    dial(&addr, 1, 0);
+    assert_int_equal(call.result.fd, -1);
+    assert_int_equal(call.result.error, ETIMEDOUT);
+    assert_int_equal(call.result.attempts, 0);
+    assert_int_equal(call.result.peer.type, 0);
+    (void)close(listener);
+}
+
+static void test_connection_with_itself_is_refused(void **state)
+{
+    (void)state;
+    struct socks6_addr addr;
+    int holder = refuse_at(&addr);
+    (void)close(holder);
+    harness_connect_to_self(true);
+    dial(&addr, 1, LIMIT_MS);
+    assert_int_equal(call.result.fd, -1);
+    assert_int_equal(call.result.error, ECONNREFUSED);
+}
+
+/* ---- which error says most ---- */
+
+/* The first address meets `error`, the second a refusal or silence. */
+static int error_after(int error, const struct socks6_addr *second)
+{
+    struct socks6_addr addrs[2] = {ipv4(9), *second};
+    harness_fail("connect", 1, error);
+    dial(addrs, 2, LIMIT_MS);
+    assert_int_equal(call.result.attempts, 2);
+    assert_int_equal(call.result.peer.port, second->port);
+    return call.result.error;
+}
+
+static void test_most_telling_error_wins(void **state)
+{
+    (void)state;
+    struct black_hole hole;
+    struct socks6_addr refusing;
+    int holder = refuse_at(&refusing);
+    black_hole_open(&hole);
+    assert_int_equal(error_after(ENETUNREACH, &refusing), ECONNREFUSED);
+    assert_int_equal(error_after(ENETUNREACH, &hole.addr), ETIMEDOUT);
+    assert_int_equal(error_after(ECONNREFUSED, &hole.addr), ECONNREFUSED);
+    assert_int_equal(error_after(EADDRNOTAVAIL, &hole.addr), ETIMEDOUT);
+    assert_int_equal(error_after(EACCES, &refusing), ECONNREFUSED);
+    assert_int_equal(error_after(EPERM, &hole.addr), ETIMEDOUT);
+    assert_int_equal(error_after(EHOSTUNREACH, &hole.addr), ETIMEDOUT);
+    black_hole_close(&hole);
+    (void)close(holder);
+}
+
+static void test_immediate_error_is_reported_later(void **state)
+{
+    (void)state;
+    struct socks6_addr addr = ipv4(9);
+    harness_fail("connect", 1, ENETUNREACH);
+    dial(&addr, 1, LIMIT_MS);
+    assert_int_equal(call.result.error, ENETUNREACH);
+}
+
+struct syn {
+    struct iphdr ip;
+    struct tcphdr tcp;
+};
+
+/* ICMP "time exceeded" for a SYN, as a router would send it. */
+static void send_time_exceeded(int icmp, const struct syn *syn)
+{
+    struct {
+        struct icmphdr icmp;
+        struct iphdr ip;
+        uint8_t tcp[8];
+    } message = {.icmp.type = ICMP_TIME_EXCEEDED, .ip = syn->ip};
+    memcpy(message.tcp, &syn->tcp, sizeof message.tcp);
+    uint32_t sum = 0;
+    for (size_t i = 0; i < sizeof message; i += 2) {
+        uint16_t word;
+        memcpy(&word, (const uint8_t *)&message + i, 2);
+        sum += word;
+    }
+    sum = (sum & 0xffff) + (sum >> 16);
+    message.icmp.checksum = (uint16_t) ~(sum + (sum >> 16));
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    assert_int_equal(sendto(icmp, &message, sizeof message, 0, (const struct sockaddr *)&to, sizeof to),
+                     (ssize_t)sizeof message);
+}
+
+/* Waits for the SYN to the black hole that is not of its own making. */
+static void wait_for_syn(int tcp, const struct black_hole *hole, struct syn *syn)
+{
+    bool is_ours;
+    do {
+        assert_true(recv(tcp, syn, sizeof *syn, 0) >= (ssize_t)sizeof *syn);
+        is_ours = ntohs(syn->tcp.dest) == hole->addr.port && syn->tcp.syn && !syn->tcp.ack;
+        for (size_t i = 0; i < hole->count; i++) {
+            struct socks6_addr local;
+            assert_int_equal(sock_local(hole->fds[i], &local), 0);
+            is_ours = is_ours && ntohs(syn->tcp.source) != local.port;
+        }
+    } while (!is_ours);
+}
+
+static void test_time_exceeded_is_told_from_unreachable(void **state)
+{
+    (void)state;
+    int tcp = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_TCP);
+    int icmp = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP);
+    if (tcp < 0 || icmp < 0) {
+        print_message("raw sockets are not permitted here\n");
+        skip();
+    }
+    struct black_hole hole;
+    struct socks6_addr addrs[2];
+    black_hole_open(&hole);
+    addrs[0] = addrs[1] = hole.addr;
+    start(addrs, 2, LIMIT_MS);
+    struct syn syn;
+    wait_for_syn(tcp, &hole, &syn);
+    send_time_exceeded(icmp, &syn);
+    harness_run_until(call.loop, is_over, &call);
+    assert_int_equal(call.result.fd, -1);
+    assert_int_equal(call.result.attempts, 2);
+    assert_int_equal(call.result.error, DIALER_TTL_EXPIRED); /* says more than the second's silence */
+    black_hole_close(&hole);
+    (void)close(tcp);
+    (void)close(icmp);
+}
+
+/* ---- our own trouble ---- */
+
+static void test_no_descriptor_ends_it_at_once(void **state)
+{
+    static const int errors[] = {EMFILE, ENFILE, ENOMEM, ENOBUFS};
+    (void)state;
+    struct socks6_addr addrs[2];
+    int listener = listen_at(&addrs[0]);
+    addrs[1] = addrs[0];
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        harness_fail("socket", 1, errors[i]);
+        dial(addrs, 2, LIMIT_MS);
+        assert_int_equal(call.result.error, errors[i]);
+        assert_int_equal(call.result.attempts, 1);
+    }
+    (void)close(listener);
+}
+
+static void test_family_without_support_goes_on(void **state)
+{
+    (void)state;
+    struct socks6_addr addrs[2];
+    int listener = listen_at(&addrs[1]);
+    addrs[0] = ipv6(addrs[1].port);
+    harness_fail("socket", 1, EAFNOSUPPORT);
+    dial(addrs, 2, LIMIT_MS);
+    assert_true(call.result.fd >= 0);
+    (void)close(call.result.fd);
+    (void)close(listener);
+}
+
+/* Each call on the path fails at each place: one answer, nothing left open. */
+static void test_failing_calls_leave_nothing_behind(void **state)
+{
+    static const char *const calls[] = {"socket", "setsockopt", "connect", "epoll_ctl", "getsockopt", "getsockname"};
+    (void)state;
+    struct socks6_addr addrs[2];
+    int listener = listen_at(&addrs[0]);
+    addrs[1] = addrs[0];
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
+        bool has_failed = true;
+        unsigned n;
+        for (n = 1; has_failed; n++) {
+            harness_fail(calls[i], n, EINVAL);
+            dial(addrs, 2, LIMIT_MS);
+            has_failed = harness_has_failed();
+            assert_true(call.result.fd >= 0); /* the second address makes up for it */
+            assert_in_range(call.result.attempts, 1, 2);
+            (void)close(call.result.fd);
+        }
+        assert_true(n > 2);
+    }
+    (void)close(listener);
+}
+
+static void test_bad_arguments_are_refused(void **state)
+{
+    (void)state;
+    struct dialer *dialer = NULL;
+    struct socks6_addr addr = ipv4(1);
+    struct socks6_addr name = {.type = SOCKS6_ADDR_NAME, .len = 1, .port = 1, .u.name = "x"};
+    assert_int_equal(dialer_start(call.loop, &addr, 0, 1, on_done, &call, &dialer), -EINVAL);
+    assert_int_equal(dialer_start(call.loop, &name, 1, 1, on_done, &call, &dialer), -EINVAL);
+    assert_int_equal(dialer_start(call.loop, &addr, DIALER_ADDRESSES_MAX + 1, 1, on_done, &call, &dialer), -EINVAL);
+    harness_fail("calloc", 1, ENOMEM);
+    assert_int_equal(dialer_start(call.loop, &addr, 1, 1, on_done, &call, &dialer), -ENOMEM);
+    assert_null(dialer);
+}
+
+/* ---- cancelling ---- */
+
+static void test_cancel_at_each_stage_is_silent(void **state)
+{
+    (void)state;
+    struct black_hole hole;
+    struct socks6_addr addr;
+    black_hole_open(&hole);
+    int listener = listen_at(&addr);
+
+    dialer_cancel(NULL);
+    start(&hole.addr, 1, LIMIT_MS); /* under way, the loop has not run */
+    dialer_cancel(call.dialer);
+    start(&hole.addr, 1, LIMIT_MS); /* under way, the loop has run */
+    harness_run_until_quiet(call.loop);
+    dialer_cancel(call.dialer);
+    harness_fail("connect", 1, ENETUNREACH); /* failed already, not yet reported */
+    start(&addr, 1, LIMIT_MS);
+    assert_true(harness_has_failed());
+    dialer_cancel(call.dialer);
+    start(&addr, 1, LIMIT_MS); /* connected, not yet reported */
+    dialer_cancel(call.dialer);
+    harness_run_until_quiet(call.loop);
+    assert_false(call.is_over);
+    (void)close(listener);
+    black_hole_close(&hole);
+}
+
+#define DIALER_TEST(name) cmocka_unit_test_setup_teardown(name, open_loop, close_loop)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        DIALER_TEST(test_connection_has_its_options),
+        DIALER_TEST(test_refused_is_reported),
+        DIALER_TEST(test_refused_ipv6_goes_on_to_ipv4),
+        DIALER_TEST(test_mapped_address_is_ipv4),
+        DIALER_TEST(test_silence_times_out),
+        DIALER_TEST(test_silent_address_leaves_time_for_the_next),
+        DIALER_TEST(test_limit_of_zero_times_out),
+        DIALER_TEST(test_connection_with_itself_is_refused),
+        DIALER_TEST(test_most_telling_error_wins),
+        DIALER_TEST(test_immediate_error_is_reported_later),
+        DIALER_TEST(test_time_exceeded_is_told_from_unreachable),
+        DIALER_TEST(test_no_descriptor_ends_it_at_once),
+        DIALER_TEST(test_family_without_support_goes_on),
+        DIALER_TEST(test_failing_calls_leave_nothing_behind),
+        DIALER_TEST(test_bad_arguments_are_refused),
+        DIALER_TEST(test_cancel_at_each_stage_is_silent),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
