@@ -1,0 +1,21 @@
+# Completion of socks6(1) for fish. Goes to /usr/share/fish/vendor_completions.d/socks6.fish.
+
+set -l subcommands connect
+
+complete -c socks6 -f
+complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -a connect -d 'Standard input and output to a host and port'
+complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -s V -l version -d 'Show the version'
+complete -c socks6 -s h -l help -d 'Show the help'
+complete -c socks6 -s x -l proxy -x -a 'socks6:// socks5h://' -d 'The proxy'
+complete -c socks6 -l proxy-user -x -d 'User name at the proxy'
+complete -c socks6 -l password-file -r -F -d 'File with the password'
+
+complete -c socks6 -n '__fish_seen_subcommand_from connect' -s 4 -d 'Reach the proxy over IPv4 only'
+complete -c socks6 -n '__fish_seen_subcommand_from connect' -s 6 -d 'Reach the proxy over IPv6 only'
+complete -c socks6 -n '__fish_seen_subcommand_from connect' -l no-shutdown -d 'Never close our side of the connection'
+complete -c socks6 -n '__fish_seen_subcommand_from connect' -l early -d 'Send the first bytes of standard input with the request'
+complete -c socks6 -n '__fish_seen_subcommand_from connect' -s N -d 'Close our side at the end of standard input (the default)'
+complete -c socks6 -n '__fish_seen_subcommand_from connect' -s q -x -d 'Seconds to go on after the end of standard input'
+complete -c socks6 -n '__fish_seen_subcommand_from connect' -s v -d 'Say each step'
+complete -c socks6 -n '__fish_seen_subcommand_from connect' -s w -x -d 'Time limit in seconds'
+complete -c socks6 -n '__fish_seen_subcommand_from connect' -a '(__fish_print_hostnames)'

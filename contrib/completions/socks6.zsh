@@ -1,0 +1,37 @@
+#compdef socks6
+# Completion of socks6(1) for zsh. Goes to a directory of $fpath as _socks6.
+
+_socks6() {
+    local curcontext=$curcontext state line
+    local -A opt_args
+    local -a common
+
+    common=(
+        '(-x --proxy)'{-x,--proxy}'[the proxy]:URL:(socks6\:// socks5h\://)'
+        '--proxy-user[user name at the proxy]:name:'
+        '--password-file[file with the password]:file:_files'
+        '(- *)'{-h,--help}'[show the help]'
+    )
+    _arguments -C $common \
+        '(- *)'{-V,--version}'[show the version]' \
+        '1:subcommand:((connect\:"standard input and output to a host and port"))' \
+        '*::argument:->arguments' && return
+
+    case $state:$words[1] in
+    arguments:connect)
+        _arguments -s $common \
+            '(-6)-4[reach the proxy over IPv4 only]' \
+            '(-4)-6[reach the proxy over IPv6 only]' \
+            '--no-shutdown[never close our side of the connection]' \
+            '--early[send the first bytes of standard input with the request]' \
+            '-N[close our side at the end of standard input (the default)]' \
+            '-q[end that long after the end of standard input]:seconds:' \
+            '-v[say each step]' \
+            '-w[time limit of the connection, and of silence]:seconds:' \
+            '1:host:_hosts' \
+            '2:port:_ports'
+        ;;
+    esac
+}
+
+_socks6 "$@"
