@@ -1,0 +1,253 @@
+/*
+ * From a file to a snapshot: reading, the checks that need the whole of it, and references.
+ */
+#include "proxyd/config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "proxyd/config_internal.h"
+
+#define ALL_PROTOCOLS (CONFIG_SOCKS4 | CONFIG_SOCKS5 | CONFIG_SOCKS6)
+
+static struct config_snapshot *snapshot_of(const struct config *config)
+{
+    /* Every struct config that leaves this file lies in one, on the heap. */
+    return (struct config_snapshot *)(uintptr_t)((const char *)config - offsetof(struct config_snapshot, config));
+}
+
+bool config_is_open(const struct config *config)
+{
+    return snapshot_of(config)->open;
+}
+
+static void snapshot_free(struct config_snapshot *snapshot)
+{
+    if (snapshot == NULL)
+        return;
+    policy_free(snapshot->config.policy);
+    free(snapshot->config.listeners);
+    free(snapshot);
+}
+
+const struct config *config_retain(const struct config *config)
+{
+    atomic_fetch_add_explicit(&snapshot_of(config)->references, 1, memory_order_relaxed);
+    return config;
+}
+
+void config_release(const struct config *config)
+{
+    if (config == NULL)
+        return;
+    if (atomic_fetch_sub_explicit(&snapshot_of(config)->references, 1, memory_order_acq_rel) == 1)
+        snapshot_free(snapshot_of(config));
+}
+
+/* The defaults, but for the listeners. NULL = no memory. */
+static struct config_snapshot *snapshot_new(void)
+{
+    struct config_snapshot *snapshot = calloc(1, sizeof *snapshot);
+
+    if (snapshot == NULL)
+        return NULL;
+    snapshot->config.limits = (struct config_limits){
+        .handshake_ms = 10000,    /* 10 s */
+        .connect_ms = 30000,      /* 30 s */
+        .idle_ms = 86400000,      /* 24 h */
+        .half_closed_ms = 300000, /* 5 min */
+        .connections = 0,
+        .connections_per_client = 1000,
+        .options = SOCKS6_OPTIONS_CAP_12,
+    };
+    snapshot->config.log_format = CONFIG_LOG_TEXT;
+    snapshot->config.log_level = CONFIG_LOG_INFO;
+    snapshot->config.log_access = true;
+    snapshot->config.policy = policy_new();
+    atomic_init(&snapshot->references, 1);
+    if (snapshot->config.policy == NULL) {
+        snapshot_free(snapshot);
+        return NULL;
+    }
+    return snapshot;
+}
+
+static bool is_loopback(const struct socks6_addr *addr)
+{
+    static const uint8_t ipv6[16] = {[15] = 1};
+
+    return addr->type == SOCKS6_ADDR_IPV4 ? addr->u.ipv4[0] == 127 : memcmp(addr->u.ipv6, ipv6, sizeof ipv6) == 0;
+}
+
+/* That nobody is let in by mistake. `line` 0: the place has none. */
+static int check_open(const struct config_place *place, unsigned line, unsigned column, const struct config *config,
+                      const struct config_listener *listener)
+{
+    char shown[SOCKS6_ADDR_TEXT_MAX];
+
+    if (listener->open || is_loopback(&listener->address) || !policy_is_open(config->policy))
+        return 0;
+    (void)socks6_addr_format(&listener->address, shown, sizeof shown);
+    return config_fail(place, line, column,
+                       "%s would be open to everybody: it is not a loopback address, and no rule limits who comes "
+                       "('from') or where to ('to'); listen on 127.0.0.1 or \"[::1]\" instead, add rules that do, or "
+                       "write 'open: true'%s if this is meant",
+                       shown, line == 0 ? " in a configuration file" : "");
+}
+
+/* The listeners of the file, with what `open` at the top adds. */
+static int take_listeners(const struct config_place *place, struct config_draft *draft)
+{
+    struct config *config = &draft->snapshot->config;
+
+    assert(draft->listener_count > 0);
+    config->listeners = calloc(draft->listener_count, sizeof *config->listeners);
+    if (config->listeners == NULL)
+        return config_fail(place, 0, 0, "no memory to read it");
+    for (size_t i = 0; i < draft->listener_count; i++) {
+        struct listener_draft *from = &draft->listeners[i];
+
+        if (!from->has_open)
+            from->listener.open = draft->snapshot->open;
+        if (check_open(place, from->line, from->column, config, &from->listener) != 0)
+            return -1;
+        config->listeners[config->listener_count++] = from->listener;
+    }
+    return 0;
+}
+
+/* Without a file, or without `listeners:` in it. */
+static int default_listeners(const struct config_place *place, struct config_draft *draft)
+{
+    static const uint8_t ipv4[4] = {127, 0, 0, 1}, ipv6[16] = {[15] = 1};
+
+    draft->listeners = calloc(2, sizeof *draft->listeners);
+    if (draft->listeners == NULL)
+        return config_fail(place, 0, 0, "no memory to read it");
+    draft->listeners[0].listener.address = socks6_addr_ipv4(ipv4, SOCKS6_PORT);
+    draft->listeners[1].listener.address = socks6_addr_ipv6(ipv6, SOCKS6_PORT);
+    draft->listeners[0].listener.protocols = draft->listeners[1].listener.protocols = ALL_PROTOCOLS;
+    draft->listener_count = 2;
+    return 0;
+}
+
+/* Those of -l, in place of the file's. */
+static int command_line_listeners(struct config_snapshot *snapshot, const char *const *listen, size_t listen_count,
+                                  struct config_error *error)
+{
+    struct config *config = &snapshot->config;
+
+    config->listeners = calloc(listen_count, sizeof *config->listeners);
+    if (config->listeners == NULL)
+        return config_fail(&(struct config_place){.file = "-l", .error = error}, 0, 0, "no memory for it");
+    for (size_t i = 0; i < listen_count; i++) {
+        struct config_listener *listener = &config->listeners[i];
+        char file[128], why[CONFIG_WHY_MAX];
+        struct config_place place = {.file = file, .error = error};
+
+        (void)snprintf(file, sizeof file, "-l %.120s", listen[i]);
+        *listener = (struct config_listener){.protocols = ALL_PROTOCOLS, .open = snapshot->open};
+        if (!listen_address_parse(listen[i], &listener->address, why))
+            return config_fail(&place, 0, 0, "%s", why);
+        for (size_t j = 0; j < i; j++) {
+            if (listener->address.port != 0 &&
+                socks6_addr_equal(&config->listeners[j].address, &listener->address) != 0)
+                return config_fail(&place, 0, 0, "given twice; remove one of the two");
+        }
+        if (check_open(&place, 0, 0, config, listener) != 0)
+            return -1;
+        config->listener_count++;
+    }
+    return 0;
+}
+
+/* `text` NULL: no file, the defaults. */
+static int load(const struct config_place *place, const char *text, size_t len, const char *const *listen,
+                size_t listen_count, const struct config **out)
+{
+    struct config_draft draft = {.snapshot = snapshot_new()};
+    struct yaml_tree tree = {0};
+    int err = -1;
+
+    if (draft.snapshot == NULL)
+        return config_fail(place, 0, 0, "no memory to read it");
+    if (text != NULL &&
+        (yaml_tree_load(&tree, text, len, place) != 0 || config_read_document(place, tree.root, &draft) != 0))
+        goto out;
+    policy_finish(draft.snapshot->config.policy);
+    if (listen_count > 0)
+        err = command_line_listeners(draft.snapshot, listen, listen_count, place->error);
+    else if (draft.listener_count > 0 || default_listeners(place, &draft) == 0)
+        err = take_listeners(place, &draft);
+    if (err == 0)
+        *out = &draft.snapshot->config;
+out:
+    yaml_tree_done(&tree);
+    free(draft.listeners);
+    if (err != 0)
+        snapshot_free(draft.snapshot);
+    return err;
+}
+
+int config_load_memory(const char *name, const char *text, size_t len, const char *const *listen, size_t listen_count,
+                       const struct config **out, struct config_error *error)
+{
+    const struct config_place place = {.file = name, .error = error};
+
+    return load(&place, text, len, listen, listen_count, out);
+}
+
+/* The whole file, or one byte more than is allowed of it. 0 or -errno. */
+static int read_file(const char *path, char **out, size_t *out_len)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    size_t len = 0;
+    char *text;
+    int err = 0;
+
+    if (fd < 0)
+        return -errno;
+    text = malloc(CONFIG_FILE_MAX + 1);
+    if (text == NULL)
+        err = -ENOMEM;
+    while (err == 0 && len <= CONFIG_FILE_MAX) {
+        ssize_t got = read(fd, text + len, CONFIG_FILE_MAX + 1 - len);
+
+        if (got == 0)
+            break;
+        if (got > 0)
+            len += (size_t)got;
+        else if (errno != EINTR)
+            err = -errno;
+    }
+    close(fd);
+    if (err != 0) {
+        free(text);
+        return err;
+    }
+    *out = text;
+    *out_len = len;
+    return 0;
+}
+
+int config_load(const char *path, const char *const *listen, size_t listen_count, const struct config **out,
+                struct config_error *error)
+{
+    const struct config_place place = {.file = path == NULL ? "defaults" : path, .error = error};
+    char *text = NULL;
+    size_t len = 0;
+    int err;
+
+    if (path != NULL) {
+        err = read_file(path, &text, &len);
+        if (err != 0)
+            return config_fail(&place, 0, 0, "%s", strerrordesc_np(-err));
+    }
+    err = load(&place, text, len, listen, listen_count, out);
+    free(text);
+    return err;
+}

@@ -1,0 +1,76 @@
+/*
+ * The daemon's configuration: a YAML file to one immutable snapshot.
+ *
+ * A snapshot is counted: every connection holds the one it was accepted under, a reload swaps the pointer for new ones.
+ */
+#ifndef PROXYD_CONFIG_H
+#define PROXYD_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <socks6/types.h>
+
+#include "proxyd/policy.h"
+
+/* Which protocols a listener takes: bits. */
+enum config_protocol { CONFIG_SOCKS4 = 1, CONFIG_SOCKS5 = 2, CONFIG_SOCKS6 = 4 };
+
+struct config_listener {
+    struct socks6_addr address; /* IPv4 or IPv6; port 0 = any free one */
+    unsigned protocols;         /* enum config_protocol; default all */
+    bool open;                  /* may serve everybody off loopback */
+    unsigned line;              /* in the file; 0 = built in or from the command line */
+};
+
+enum config_log_format { CONFIG_LOG_TEXT, CONFIG_LOG_JSON };
+enum config_log_level { CONFIG_LOG_ERROR, CONFIG_LOG_WARNING, CONFIG_LOG_INFO, CONFIG_LOG_DEBUG };
+
+/* Times in milliseconds, 0 = no limit, unless said otherwise. */
+struct config_limits {
+    uint64_t handshake_ms;           /* accept to whole request; default 10 s; at least 1 ms */
+    uint64_t connect_ms;             /* name look-up and all attempts together; default 30 s; at least 1 ms */
+    uint64_t idle_ms;                /* relays only; default 24 h */
+    uint64_t half_closed_ms;         /* quiet time once one direction has ended; default 5 min */
+    uint32_t connections;            /* in total; 0 = what the descriptor limit allows */
+    uint32_t connections_per_client; /* per client address (IPv6: per /64); default 1000; 0 = no limit */
+    uint32_t options;                /* bytes of options in a SOCKS 6 request; default 20480, the most */
+};
+
+struct config {
+    struct config_listener *listeners;
+    size_t listener_count;
+    unsigned workers; /* 0 = one per processor */
+    struct config_limits limits;
+    enum config_log_format log_format;
+    enum config_log_level log_level;
+    bool log_access;
+    struct policy *policy; /* rules; never NULL */
+};
+
+struct config_error {
+    char text[1024]; /* FILE:LINE:COLUMN: what is wrong, and what to write instead */
+};
+
+/*
+ * Reads and checks `path` (NULL: the built-in defaults: 127.0.0.1:1080 and [::1]:1080). `listen` (count may be 0):
+ * addresses of -l, which replace the listeners of the file. 0 and a snapshot with one reference, or -1 and `error`.
+ */
+SOCKS6_MUST_CHECK int config_load(const char *path, const char *const *listen, size_t listen_count,
+                                  const struct config **out, struct config_error *error);
+
+/* Counted references; any thread. Release takes NULL. */
+const struct config *config_retain(const struct config *config);
+void config_release(const struct config *config);
+
+/*
+ * Writes the configuration in force as YAML that config_load() reads again, defaults included, with a comment on what
+ * no rule matches.
+ */
+void config_print(const struct config *config, FILE *out);
+
+/* Writes a line "note: ..." for each setting that is valid and yet will not do what it seems to; for -t. */
+void config_notes(const struct config *config, FILE *out);
+
+#endif

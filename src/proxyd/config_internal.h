@@ -1,0 +1,62 @@
+/*
+ * Between the files of the configuration: config.c (files, references, checks), config_keys.c and config_rules.c (the
+ * keys and what they set), config_print.c.
+ */
+#ifndef PROXYD_CONFIG_INTERNAL_H
+#define PROXYD_CONFIG_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "proxyd/config.h"
+#include "proxyd/config_values.h"
+#include "proxyd/policy_rules.h"
+
+/* What stands behind a `const struct config *`. */
+struct config_snapshot {
+    struct config config;
+    atomic_uint references;
+    bool open; /* the key at the top: for listeners of -l, and those that do not say */
+};
+
+/* A listener and where it stands, until the whole file is read: `open` at the top may follow. */
+struct listener_draft {
+    struct config_listener listener;
+    bool has_open;
+    unsigned line, column; /* of its address */
+};
+
+struct config_draft {
+    struct config_snapshot *snapshot;
+    struct listener_draft *listeners; /* heap */
+    size_t listener_count;
+};
+
+/* Reads the whole document; `root` NULL = an empty file. 0, or -1 with the error. */
+SOCKS6_MUST_CHECK int config_read_document(const struct config_place *place, const struct yaml_node *root,
+                                           struct config_draft *draft);
+/* The value of `rules:`; `policy` is empty before. */
+SOCKS6_MUST_CHECK int config_read_rules(const struct config_place *place, const struct yaml_node *node,
+                                        struct policy *policy);
+
+/* As config_load(), from memory; `name` stands for the file in errors. */
+SOCKS6_MUST_CHECK int config_load_memory(const char *name, const char *text, size_t len, const char *const *listen,
+                                         size_t listen_count, const struct config **out, struct config_error *error);
+
+/* `open:` at the top of the file. */
+bool config_is_open(const struct config *config);
+
+/* Every mapping of the file with its keys, for the tests that compare documentation with it. Ends with keys NULL. */
+struct config_section {
+    const char *path; /* "" for the top, "limits", "rules.allow" */
+    const struct config_key *keys;
+    size_t key_count;
+};
+extern const struct config_section config_sections[];
+extern const struct config_section config_rule_section;
+
+/* Names that stand in the file, each list ends in NULL. */
+extern const char *const config_protocol_names[]; /* [i] is the bit 1 << i of enum config_protocol */
+extern const char *const config_level_names[];    /* [enum config_log_level] */
+extern const char *const config_format_names[];   /* [enum config_log_format] */
+
+#endif

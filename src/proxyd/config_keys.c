@@ -1,0 +1,281 @@
+/*
+ * The keys of the configuration file but those of the rules: one table per mapping, one small function per key.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "proxyd/config_internal.h"
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+const char *const config_protocol_names[] = {"socks4", "socks5", "socks6", NULL};
+const char *const config_level_names[] = {"error", "warning", "info", "debug", NULL};
+const char *const config_format_names[] = {"text", "json", NULL};
+
+_Static_assert(CONFIG_SOCKS4 == 1u << 0 && CONFIG_SOCKS5 == 1u << 1 && CONFIG_SOCKS6 == 1u << 2, "protocol names");
+_Static_assert(CONFIG_LOG_ERROR == 0 && CONFIG_LOG_DEBUG == 3, "level names");
+_Static_assert(CONFIG_LOG_TEXT == 0 && CONFIG_LOG_JSON == 1, "format names");
+
+static int read_address(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct listener_draft *draft = target;
+    char why[CONFIG_WHY_MAX];
+
+    /* An unquoted [::]:1080 reaches here as a list at most. */
+    if (value->kind == YAML_LIST)
+        return config_fail(place, value->line, value->column,
+                           "expected an address, found a list; put an IPv6 address in quotes: \"[::]:1080\"");
+    if (require_scalar(place, value, "an address such as 127.0.0.1:1080") != 0)
+        return -1;
+    if (!listen_address_parse(value->text, &draft->listener.address, why))
+        return config_fail(place, value->line, value->column, "%s", why);
+    draft->listener.line = value->line;
+    draft->line = value->line;
+    draft->column = value->column;
+    return 0;
+}
+
+static int read_protocol(const struct config_place *place, const struct yaml_node *item, void *target)
+{
+    unsigned *protocols = target, index;
+
+    if (read_choice(place, item, config_protocol_names, "a protocol", &index) != 0)
+        return -1;
+    if ((*protocols & 1u << index) != 0)
+        return config_fail(place, item->line, item->column, "'%s' is in this list already; remove one of the two",
+                           item->text);
+    *protocols |= 1u << index;
+    return 0;
+}
+
+static int read_protocols(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct listener_draft *draft = target;
+    unsigned protocols = 0;
+
+    if (read_each(place, value,
+                  "would take no client; list socks6, socks5 or socks4, or remove the key for all of them",
+                  read_protocol, &protocols) != 0)
+        return -1;
+    draft->listener.protocols = protocols;
+    return 0;
+}
+
+static int read_listener_open(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct listener_draft *draft = target;
+
+    draft->has_open = true;
+    return read_bool(place, value, &draft->listener.open);
+}
+
+static const struct config_key listener_keys[] = {
+    {"address", read_address},
+    {"protocols", read_protocols},
+    {"open", read_listener_open},
+};
+
+static int read_listener(const struct config_place *place, const struct yaml_node *node, struct config_draft *draft)
+{
+    struct listener_draft *listener = &draft->listeners[draft->listener_count];
+
+    *listener = (struct listener_draft){
+        .listener = {.protocols = CONFIG_SOCKS4 | CONFIG_SOCKS5 | CONFIG_SOCKS6},
+    };
+    if (node->kind == YAML_SCALAR && !yaml_is_null(node))
+        return config_fail(place, node->line, node->column, "expected a mapping, found %s; write 'address: %.60s'",
+                           config_show(node->text), node->text);
+    if (read_mapping(place, node, listener_keys, COUNT(listener_keys), listener) != 0)
+        return -1;
+    if (listener->line == 0)
+        return config_fail(place, node->line, node->column,
+                           "a listener without an address; add 'address: 127.0.0.1:1080'");
+    for (size_t i = 0; i < draft->listener_count; i++) {
+        const struct listener_draft *other = &draft->listeners[i];
+
+        if (listener->listener.address.port != 0 &&
+            socks6_addr_equal(&other->listener.address, &listener->listener.address) != 0)
+            return config_fail(place, listener->line, listener->column,
+                               "this address is already at line %u, column %u; remove one of the two", other->line,
+                               other->column);
+    }
+    draft->listener_count++;
+    return 0;
+}
+
+static int read_listeners(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_draft *draft = target;
+
+    if (require_list(place, value, "- address: 127.0.0.1:1080") != 0)
+        return -1;
+    if (value->count == 0)
+        return config_fail(
+            place, value->line, value->column,
+            "no listener at all; add '- address: 127.0.0.1:1080', or remove 'listeners' for the default");
+    draft->listeners = calloc(value->count, sizeof *draft->listeners);
+    if (draft->listeners == NULL)
+        return config_fail(place, 0, 0, "no memory to read it");
+    for (const struct yaml_node *item = value->first; item != NULL; item = item->next) {
+        if (read_listener(place, item, draft) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int read_open(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_draft *draft = target;
+
+    return read_bool(place, value, &draft->snapshot->open);
+}
+
+static int read_workers(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_draft *draft = target;
+    uint32_t workers;
+
+    if (read_number(place, value, 1, 256, "auto", 0, &workers) != 0)
+        return -1;
+    draft->snapshot->config.workers = workers;
+    return 0;
+}
+
+static int read_rules(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_draft *draft = target;
+
+    return config_read_rules(place, value, draft->snapshot->config.policy);
+}
+
+static int read_handshake(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_limits *limits = target;
+
+    return read_time(place, value, false, &limits->handshake_ms);
+}
+
+static int read_connect(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_limits *limits = target;
+
+    return read_time(place, value, false, &limits->connect_ms);
+}
+
+static int read_idle(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_limits *limits = target;
+
+    return read_time(place, value, true, &limits->idle_ms);
+}
+
+static int read_half_closed(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_limits *limits = target;
+
+    return read_time(place, value, true, &limits->half_closed_ms);
+}
+
+static int read_connections(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_limits *limits = target;
+
+    return read_number(place, value, 1, 10000000, "auto", 0, &limits->connections);
+}
+
+static int read_connections_per_client(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_limits *limits = target;
+
+    if (value->kind == YAML_SCALAR && (strcmp(value->text, "0") == 0 || strcmp(value->text, "off") == 0)) {
+        limits->connections_per_client = 0;
+        return 0;
+    }
+    return read_number(place, value, 1, 10000000, "none", 0, &limits->connections_per_client);
+}
+
+static int read_options(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_limits *limits = target;
+
+    return read_number(place, value, 4, SOCKS6_OPTIONS_CAP_12, NULL, 0, &limits->options);
+}
+
+static const struct config_key limits_keys[] = {
+    {"handshake", read_handshake},
+    {"connect", read_connect},
+    {"idle", read_idle},
+    {"half_closed", read_half_closed},
+    {"connections", read_connections},
+    {"connections_per_client", read_connections_per_client},
+    {"options", read_options},
+};
+
+static int read_limits(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_draft *draft = target;
+
+    return read_mapping(place, value, limits_keys, COUNT(limits_keys), &draft->snapshot->config.limits);
+}
+
+static int read_level(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config *config = target;
+    unsigned index;
+
+    if (read_choice(place, value, config_level_names, "a log level", &index) != 0)
+        return -1;
+    config->log_level = (enum config_log_level)index;
+    return 0;
+}
+
+static int read_format(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config *config = target;
+    unsigned index;
+
+    if (read_choice(place, value, config_format_names, "a log format", &index) != 0)
+        return -1;
+    config->log_format = (enum config_log_format)index;
+    return 0;
+}
+
+static int read_access(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config *config = target;
+
+    return read_bool(place, value, &config->log_access);
+}
+
+static const struct config_key log_keys[] = {
+    {"level", read_level},
+    {"format", read_format},
+    {"access", read_access},
+};
+
+static int read_log(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_draft *draft = target;
+
+    return read_mapping(place, value, log_keys, COUNT(log_keys), &draft->snapshot->config);
+}
+
+static const struct config_key top_keys[] = {
+    {"listeners", read_listeners}, {"open", read_open},     {"workers", read_workers},
+    {"rules", read_rules},         {"limits", read_limits}, {"log", read_log},
+};
+
+const struct config_section config_sections[] = {
+    {"", top_keys, COUNT(top_keys)},
+    {"listeners", listener_keys, COUNT(listener_keys)},
+    {"limits", limits_keys, COUNT(limits_keys)},
+    {"log", log_keys, COUNT(log_keys)},
+    {NULL, NULL, 0},
+};
+
+int config_read_document(const struct config_place *place, const struct yaml_node *root, struct config_draft *draft)
+{
+    if (root == NULL)
+        return 0;
+    return read_mapping(place, root, top_keys, COUNT(top_keys), draft);
+}

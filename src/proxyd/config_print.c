@@ -1,0 +1,147 @@
+/*
+ * The configuration in force as YAML. Texts are double-quoted and ASCII, so that the file reads the same everywhere and
+ * no terminal acts on it.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "proxyd/config_internal.h"
+
+/* UTF-8 (from libyaml, so it is well-formed) to a YAML string. */
+static void print_text(const char *text, FILE *out)
+{
+    fputc('"', out);
+    for (const unsigned char *c = (const unsigned char *)text; *c != '\0';) {
+        unsigned more = *c >= 0xf0 ? 3 : *c >= 0xe0 ? 2 : *c >= 0xc0 ? 1 : 0;
+        uint32_t code = more == 0 ? *c : *c & (0x3fu >> more);
+
+        for (c++; more > 0 && *c != '\0'; more--)
+            code = code << 6 | (*c++ & 0x3f);
+        if (code >= 0x20 && code < 0x7f && code != '"' && code != '\\')
+            fputc((int)code, out);
+        else
+            fprintf(out, "\\U%08" PRIX32, code);
+    }
+    fputc('"', out);
+}
+
+static void print_time(const char *key, uint64_t ms, FILE *out)
+{
+    static const struct {
+        uint64_t ms;
+        const char *name;
+    } units[] = {{3600000, "h"}, {60000, "m"}, {1000, "s"}, {1, "ms"}};
+    size_t i = 0;
+
+    if (ms == 0) {
+        fprintf(out, "  %s: none\n", key);
+        return;
+    }
+    while (ms % units[i].ms != 0)
+        i++;
+    fprintf(out, "  %s: %" PRIu64 "%s\n", key, ms / units[i].ms, units[i].name);
+}
+
+static void print_listener(const struct config_listener *listener, FILE *out)
+{
+    char address[SOCKS6_ADDR_TEXT_MAX];
+    const char *separator = "";
+
+    (void)socks6_addr_format(&listener->address, address, sizeof address);
+    fputs("  - address: ", out);
+    print_text(address, out);
+    fputs("\n    protocols: [", out);
+    for (unsigned i = 3; i-- > 0;) {
+        if ((listener->protocols & 1u << i) == 0)
+            continue;
+        fprintf(out, "%s%s", separator, config_protocol_names[i]);
+        separator = ", ";
+    }
+    fprintf(out, "]\n    open: %s\n", listener->open ? "true" : "false");
+}
+
+static void print_rule(const struct policy_rule *rule, FILE *out)
+{
+    const char *separator = "";
+
+    fprintf(out, "  - %s: {", rule->allow ? "allow" : "deny");
+    for (int i = 0; i < POLICY_CRITERION_COUNT; i++) {
+        const struct nameset *shown = &rule->shown[i];
+
+        if (shown->count == 0)
+            continue;
+        fprintf(out, "%s%s: [", separator, config_rule_section.keys[i].name);
+        separator = ", ";
+        for (size_t j = 0; j < shown->count; j++) {
+            fputs(j == 0 ? "" : ", ", out);
+            print_text(shown->items[j], out);
+        }
+        fputc(']', out);
+    }
+    fputs("}\n", out);
+}
+
+static void print_number(const char *key, uint32_t value, const char *zero, FILE *out)
+{
+    if (value == 0)
+        fprintf(out, "  %s: %s\n", key, zero);
+    else
+        fprintf(out, "  %s: %" PRIu32 "\n", key, value);
+}
+
+void config_notes(const struct config *config, FILE *out)
+{
+    const struct policy *policy = config->policy;
+
+    for (size_t i = 0; i < policy->count; i++) {
+        if (rule_has(&policy->rules[i], POLICY_USERS))
+            fprintf(out,
+                    "note: the rule at line %u matches nobody: there is no authentication, no client has a user name\n",
+                    policy->rules[i].line);
+    }
+}
+
+static void print_remarks(const struct policy *policy, FILE *out)
+{
+    bool has_users = false;
+
+    for (size_t i = 0; i < policy->count; i++)
+        has_users = has_users || rule_has(&policy->rules[i], POLICY_USERS);
+    if (has_users)
+        fputs("# Rules with 'users' match nobody: there is no authentication, every client is anonymous.\n", out);
+    fprintf(out, "# What no rule matches is %s%s.\n", policy_default_allow(policy) ? "allowed" : "denied",
+            policy->count == 0 ? "" : ", the opposite of the last rule");
+    fputs(
+        "# In any case clients that are not on loopback reach the proxy's own, loopback and link-local addresses only\n"
+        "# where an allow rule names them in 'to'.\n",
+        out);
+}
+
+void config_print(const struct config *config, FILE *out)
+{
+    const struct config_limits *limits = &config->limits;
+    const struct policy *policy = config->policy;
+
+    fputs("listeners:\n", out);
+    for (size_t i = 0; i < config->listener_count; i++)
+        print_listener(&config->listeners[i], out);
+    fprintf(out, "open: %s\n", config_is_open(config) ? "true" : "false");
+    if (config->workers == 0)
+        fputs("workers: auto\n", out);
+    else
+        fprintf(out, "workers: %u\n", config->workers);
+    fputs(policy->count == 0 ? "rules: []\n" : "rules:\n", out);
+    for (size_t i = 0; i < policy->count; i++)
+        print_rule(&policy->rules[i], out);
+    fputs("limits:\n", out);
+    print_time("handshake", limits->handshake_ms, out);
+    print_time("connect", limits->connect_ms, out);
+    print_time("idle", limits->idle_ms, out);
+    print_time("half_closed", limits->half_closed_ms, out);
+    print_number("connections", limits->connections, "auto", out);
+    print_number("connections_per_client", limits->connections_per_client, "none", out);
+    print_number("options", limits->options, "0", out);
+    fprintf(out, "log:\n  level: %s\n  format: %s\n  access: %s\n", config_level_names[config->log_level],
+            config_format_names[config->log_format], config->log_access ? "true" : "false");
+    print_remarks(policy, out);
+}

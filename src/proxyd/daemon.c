@@ -1,0 +1,339 @@
+#include "proxyd/daemon.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "io/sock.h"
+#include "proxyd/log.h"
+#include "proxyd/sockets.h"
+#include "proxyd/worker.h"
+
+#define WORKERS_MAX 256u
+#define RESOLVER_THREADS 16u
+#define RESOLVER_QUEUE 4096u
+/* Descriptors that are not connections: standard streams, loops, log, netlink, resolver, a margin for the system resolver's sockets. */
+#define DESCRIPTORS_RESERVED 64u
+
+struct daemon {
+    struct daemon_options options;
+    struct loop *loop;
+    struct shared shared;
+    const struct config *config;
+    struct worker *workers[WORKERS_MAX];
+    unsigned worker_count;
+    unsigned running;
+    unsigned stop_signals;
+    int signal_fd;
+    struct loop_io signal_io;
+};
+
+/* on_worker_finished() has only the worker at hand; there is one daemon in a process. */
+static struct daemon *the_daemon;
+
+/* ---- descriptor limit ---- */
+
+static uint32_t descriptors_allowed(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return 1024;
+    }
+    if (limit.rlim_cur < limit.rlim_max) {
+        struct rlimit raised = {limit.rlim_max, limit.rlim_max};
+        if (setrlimit(RLIMIT_NOFILE, &raised) == 0) {
+            limit = raised;
+        }
+    }
+    return limit.rlim_cur > INT32_MAX ? (uint32_t)INT32_MAX : (uint32_t)limit.rlim_cur;
+}
+
+/* Every relayed connection needs two descriptors; accepting more than can be relayed would only make them fail later. */
+static uint32_t connections_allowed(uint32_t descriptors, unsigned workers, size_t listeners)
+{
+    uint64_t reserved = DESCRIPTORS_RESERVED + workers * (2 + (uint64_t)listeners);
+    if (reserved > descriptors / 2) {
+        reserved = descriptors / 2;
+    }
+    uint64_t connections = (descriptors - reserved) / 2;
+    return connections == 0 ? 1 : (uint32_t)connections;
+}
+
+/* ---- counters ---- */
+
+static void log_counters(const struct daemon *daemon)
+{
+    uint64_t sum[STATS_COUNT] = {0};
+    char line[1024];
+    size_t len = 0;
+
+    for (unsigned i = 0; i < daemon->worker_count; i++) {
+        stats_sum(&daemon->workers[i]->stats, sum);
+    }
+    for (unsigned i = 0; i < STATS_COUNT; i++) {
+        int n = snprintf(line + len, sizeof line - len, " %s=%" PRIu64, stats_name((enum stats_counter)i), sum[i]);
+        if (n < 0 || (size_t)n >= sizeof line - len) {
+            break;
+        }
+        len += (size_t)n;
+    }
+    log_info("counters: connections=%" PRIu32 "%s", limits_total(daemon->shared.limits), line);
+}
+
+/* ---- reload ---- */
+
+static void give_to_workers(struct daemon *daemon, const struct config *config, struct sockets *sockets)
+{
+    for (unsigned i = 0; i < daemon->worker_count; i++) {
+        if (worker_reload(daemon->workers[i], config, sockets_of(sockets, i)) == 0) {
+            sockets_taken(sockets, i);
+        } else {
+            log_error("no memory to reload worker %u; reload again", i);
+        }
+    }
+}
+
+static void apply_config(struct daemon *daemon, const struct config *config)
+{
+    struct sockets *sockets = NULL;
+    char why[256];
+
+    if (sockets_open(config, daemon->config, daemon->worker_count, &sockets, why, sizeof why) != 0) {
+        log_error("reload failed, the configuration in force stays: %s", why);
+        config_release(config);
+        return;
+    }
+    if (config->workers != daemon->config->workers) {
+        log_warning("a change of `workers` takes effect at the next start");
+    }
+    log_configure(config->log_format, config->log_level, config->log_access);
+    give_to_workers(daemon, config, sockets);
+    sockets_free(sockets);
+    config_release(daemon->config);
+    daemon->config = config;
+    log_info("configuration reloaded");
+}
+
+static void reload(struct daemon *daemon)
+{
+    struct config_error error;
+    const struct config *config;
+
+    if (config_load(daemon->options.config_path, daemon->options.listen, daemon->options.listen_count, &config,
+                    &error) != 0) {
+        log_error("reload failed, the configuration in force stays: %s", error.text);
+        return;
+    }
+    apply_config(daemon, config);
+}
+
+/* ---- signals ---- */
+
+static void stop(struct daemon *daemon)
+{
+    daemon->stop_signals++;
+    if (daemon->stop_signals > 2) {
+        return;
+    }
+    bool now = daemon->stop_signals == 2;
+    if (now) {
+        log_info("ending now");
+    } else {
+        log_info("draining: %" PRIu32 " connections left; a second signal ends them",
+                 limits_total(daemon->shared.limits));
+    }
+    for (unsigned i = 0; i < daemon->worker_count; i++) {
+        worker_drain(daemon->workers[i], now);
+    }
+}
+
+static void on_signal(struct loop_io *io, uint32_t events)
+{
+    struct daemon *daemon = the_daemon;
+    struct signalfd_siginfo info;
+
+    (void)events;
+    while (read(io->fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        switch (info.ssi_signo) {
+        case SIGHUP:
+            if (daemon->stop_signals == 0) {
+                reload(daemon);
+            }
+            break;
+        case SIGUSR1:
+            log_counters(daemon);
+            break;
+        default:
+            stop(daemon);
+            break;
+        }
+    }
+}
+
+/* Before any thread is made, so that all inherit the mask and only the signalfd sees them. */
+static int block_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGHUP);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGUSR1);
+    (void)signal(SIGPIPE, SIG_IGN); /* NOLINT: cannot fail for this signal */
+    return -pthread_sigmask(SIG_BLOCK, set, NULL);
+}
+
+static int open_signals(struct daemon *daemon, const sigset_t *set)
+{
+    daemon->signal_fd = signalfd(-1, set, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (daemon->signal_fd < 0) {
+        return -errno;
+    }
+    daemon->signal_io = (struct loop_io){.ready = on_signal, .fd = daemon->signal_fd};
+    return loop_add(daemon->loop, &daemon->signal_io, EPOLLIN);
+}
+
+/* ---- start and end ---- */
+
+static void on_worker_finished(struct worker *worker)
+{
+    (void)worker;
+    if (--the_daemon->running == 0) {
+        loop_stop(the_daemon->loop);
+    }
+}
+
+static unsigned count_workers(const struct config *config)
+{
+    long n = config->workers != 0 ? (long)config->workers : sysconf(_SC_NPROCESSORS_ONLN);
+    if (n < 1) {
+        return 1;
+    }
+    return n > (long)WORKERS_MAX ? WORKERS_MAX : (unsigned)n;
+}
+
+static int start_workers(struct daemon *daemon, struct sockets *sockets)
+{
+    for (unsigned i = 0; i < daemon->worker_count; i++) {
+        int err = worker_new(&daemon->shared, daemon->config, sockets_of(sockets, i), on_worker_finished,
+                             &daemon->workers[i]);
+        sockets_taken(sockets, i);
+        if (err != 0) {
+            return err;
+        }
+    }
+    for (unsigned i = 0; i < daemon->worker_count; i++) {
+        int err = worker_start(daemon->workers[i]);
+        if (err != 0) {
+            return err;
+        }
+        daemon->running++;
+    }
+    return 0;
+}
+
+static int start_shared(struct daemon *daemon, const sigset_t *signals)
+{
+    struct shared *shared = &daemon->shared;
+    int err = loop_new(&daemon->loop);
+    if (err == 0) {
+        shared->main_loop = daemon->loop;
+        err = open_signals(daemon, signals);
+    }
+    if (err == 0) {
+        err = resolver_new(RESOLVER_THREADS, RESOLVER_QUEUE, &shared->resolver);
+    }
+    if (err == 0) {
+        err = limits_new(&shared->limits);
+    }
+    if (err == 0) {
+        err = local_addrs_new(daemon->loop, &shared->local);
+    }
+    return err;
+}
+
+static void free_all(struct daemon *daemon)
+{
+    for (unsigned i = 0; i < daemon->worker_count; i++) {
+        if (daemon->workers[i] != NULL) {
+            worker_free(daemon->workers[i]);
+        }
+    }
+    local_addrs_free(daemon->shared.local);
+    resolver_free(daemon->shared.resolver);
+    limits_free(daemon->shared.limits);
+    if (daemon->signal_fd >= 0) {
+        loop_remove(daemon->loop, &daemon->signal_io);
+        close(daemon->signal_fd);
+    }
+    loop_free(daemon->loop);
+    config_release(daemon->config);
+}
+
+static int daemon_start(struct daemon *daemon, const sigset_t *signals)
+{
+    struct sockets *sockets = NULL;
+    char why[256];
+
+    int err = start_shared(daemon, signals);
+    if (err != 0) {
+        log_error("cannot start: %s", strerror(-err));
+        return err;
+    }
+    err = sockets_open(daemon->config, NULL, daemon->worker_count, &sockets, why, sizeof why);
+    if (err != 0) {
+        log_error("%s", why);
+        return err;
+    }
+    err = start_workers(daemon, sockets);
+    sockets_free(sockets);
+    if (err != 0) {
+        log_error("cannot start the workers: %s", strerror(-err));
+        for (unsigned i = 0; i < daemon->running; i++) {
+            worker_drain(daemon->workers[i], true);
+        }
+        if (daemon->running > 0 && loop_run(daemon->loop) != 0) { /* until they have said that they finished */
+            abort();
+        }
+    }
+    return err;
+}
+
+int daemon_run(const struct daemon_options *options, const struct config *config)
+{
+    struct daemon daemon = {.options = *options, .config = config, .signal_fd = -1};
+    sigset_t signals;
+
+    the_daemon = &daemon;
+    int err = block_signals(&signals);
+    uint32_t descriptors = descriptors_allowed();
+    daemon.worker_count = count_workers(config);
+    daemon.shared.connections_auto = connections_allowed(descriptors, daemon.worker_count, config->listener_count);
+    atomic_init(&daemon.shared.next_id, 1);
+    log_configure(config->log_format, config->log_level, config->log_access);
+    if (err == 0) {
+        err = log_start(STDERR_FILENO);
+    }
+    if (err == 0) {
+        err = daemon_start(&daemon, &signals);
+    }
+    if (err == 0) {
+        log_info("ready: %u workers, at most %" PRIu32 " connections", daemon.worker_count,
+                 config->limits.connections != 0 ? config->limits.connections : daemon.shared.connections_auto);
+        err = loop_run(daemon.loop);
+        log_counters(&daemon);
+        log_info("stopped");
+    }
+    free_all(&daemon);
+    log_stop();
+    the_daemon = NULL;
+    return err == 0 ? 0 : 1;
+}

@@ -1,0 +1,59 @@
+/*
+ * The front door: whichever SOCKS version a client speaks becomes one internal request with one reply.
+ *
+ * The first byte chooses (04, 05, 06). A door does no I/O: bytes in, bytes out, and the question it has for the connection.
+ * Anything else than a version that the listener takes is answered as SOCKS 6 answers a wrong version: the byte 06, then close.
+ */
+#ifndef PROXYD_DOOR_H
+#define PROXYD_DOOR_H
+
+#include <stdbool.h>
+
+#include <socks6/server.h>
+
+#include "proxyd/config.h"
+
+struct door;
+
+enum door_status {
+    DOOR_MORE,    /* more bytes are needed */
+    DOOR_REQUEST, /* door_request() is there; answer with door_reply() */
+    DOOR_CLOSED   /* over: send the output, then close (gently if `lingering`) */
+};
+
+struct door_request {
+    uint8_t command; /* enum socks6_command, or a number it does not have */
+    struct socks6_addr addr;
+    /* Application bytes that the door had to take out of the stream; before all others. Valid until the next door call. */
+    struct socks6_slice initial_data;
+};
+
+/* Takes the first byte (not consumed). NULL: no memory. `config` is borrowed for the door's life; `protocols`: what the listener takes. */
+struct door *door_new(const struct config *config, unsigned protocols, uint8_t first_byte, uint64_t now_ms);
+/* Takes NULL. */
+void door_free(struct door *door);
+
+/* Offers bytes: `*used` were taken, the others are to be offered again with more behind them (DOOR_MORE), or are the application's. */
+SOCKS6_MUST_CHECK enum door_status door_input(struct door *door, const uint8_t *bytes, size_t len, uint64_t now_ms,
+                                              size_t *used);
+
+/* After DOOR_REQUEST; valid as long as the door. */
+const struct door_request *door_request(const struct door *door);
+
+/*
+ * The outcome. `bound` may be NULL. After it only the output is left to be sent. False: no memory for the reply; what the output holds
+ * is not what was asked for, and nothing may be relayed.
+ */
+SOCKS6_MUST_CHECK bool door_reply(struct door *door, enum socks6_reply_code code, const struct socks6_addr *bound);
+
+struct socks6_slice door_output(const struct door *door);
+void door_output_sent(struct door *door, size_t len);
+
+/* 4, 5 or 6; 0 for anything else. */
+unsigned door_version(const struct door *door);
+/* "socks6", "socks5", "socks4a", "socks4"; "-" for anything else. */
+const char *door_protocol(const struct door *door);
+/* After DOOR_CLOSED: why, for the log; static. */
+const char *door_why(const struct door *door);
+
+#endif

@@ -1,0 +1,34 @@
+/*
+ * A listening socket of one worker: accepts, counts against the limits, opens connections.
+ *
+ * When descriptors or memory run out, or the total limit is reached, the socket leaves the loop for a while (what comes waits in the
+ * backlog) instead of waking it again and again.
+ */
+#ifndef PROXYD_LISTENER_H
+#define PROXYD_LISTENER_H
+
+#include "io/loop.h"
+#include "proxyd/config.h"
+
+struct worker;
+
+struct listener {
+    struct listener *next;
+    struct worker *worker;
+    int fd;
+    struct loop_io io;
+    struct loop_timer retry;       /* armed while paused */
+    struct socks6_addr configured; /* port 0 if any was asked for */
+    struct socks6_addr address;    /* where it really listens */
+    unsigned protocols;
+    bool paused;
+};
+
+/* Takes `fd` (also on failure) and puts the listener into the worker's list. 0 or -errno. */
+SOCKS6_MUST_CHECK int listener_open(struct worker *worker, const struct config_listener *config, int fd);
+/* Accepts what already waits, then closes: closing a SO_REUSEPORT socket resets what is in its queue. */
+void listener_close(struct listener *listener);
+/* Tries at once if it is paused: a connection has ended. */
+void listener_resume(struct listener *listener);
+
+#endif

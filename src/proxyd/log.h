@@ -1,0 +1,67 @@
+/*
+ * Messages and access lines, from any thread, written by one thread of their own: a full pipe or a slow disk never
+ * blocks a loop. The queue is bounded; what does not fit is counted and reported once there is room again.
+ *
+ * Text that came from a client or the network goes through log_quote() (names) or is a number, so that no line can be
+ * forged.
+ */
+#ifndef PROXYD_LOG_H
+#define PROXYD_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <socks6/types.h>
+
+#include "proxyd/config.h"
+
+/*
+ * Starts the writer thread on descriptor `fd` (not closed by log_stop). Before it, and after log_stop(), lines go
+ * straight to standard error. 0 or -errno.
+ */
+SOCKS6_MUST_CHECK int log_start(int fd);
+/* Writes what is queued (for at most two seconds, if the reader is stuck), ends the thread. */
+void log_stop(void);
+/* Lines lost so far: the queue was full, or the descriptor took no more. */
+uint64_t log_lost(void);
+/* Takes effect at once, for a reload. */
+void log_configure(enum config_log_format format, enum config_log_level level, bool access);
+
+void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_debug(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/*
+ * Foreign bytes as they may stand in a message: in double quotes, with \xNN for quotes, backslashes and all that is not
+ * printable ASCII. Returns the length written without NUL; cuts at `size`. LOG_QUOTE_MAX(len) is always enough.
+ */
+#define LOG_QUOTE_MAX(len) ((len)*4 + 3)
+size_t log_quote(const char *text, size_t len, char *buf, size_t size);
+
+/* One line per connection. Addresses of type 0 are "not known" ("-" in text, null in JSON). */
+struct log_access {
+    uint64_t id; /* of the connection, unique in this process */
+    struct socks6_addr client;
+    struct socks6_addr listener; /* where it came in */
+    const char *protocol;        /* "socks6", "socks5", "socks4a", "socks4", "-" */
+    const char *user;            /* NULL = anonymous */
+    const char *command;         /* "CONNECT", ...; NULL = none was understood */
+    struct socks6_addr asked;    /* destination as asked for */
+    struct socks6_addr dialled;  /* address that was dialled */
+    int reply;                   /* reply code sent (enum socks6_reply_code; 0..9); -1 = none */
+    uint64_t bytes_up;           /* client to server */
+    uint64_t bytes_down;
+    uint64_t duration_ms; /* accept to end */
+    const char *reason;   /* why it ended: short, fixed words, for example "done", "client reset", "denied by rule" */
+    unsigned rule_line;   /* 0 = none */
+};
+
+/*
+ * Never blocks, never fails; nothing happens if access lines are off. Text form: `key=value` pairs after a time stamp;
+ * JSON: one object.
+ */
+void log_access_write(const struct log_access *entry);
+
+#endif

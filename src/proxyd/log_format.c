@@ -1,0 +1,223 @@
+#include "proxyd/log_format.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A line in the making. Appending stops at `size`; LOG_LINE_MAX is chosen so that it does not come to that. */
+struct line {
+    char *buf;
+    size_t size, len;
+    bool json;
+};
+
+static void put(struct line *line, char c)
+{
+    if (line->len < line->size)
+        line->buf[line->len++] = c;
+}
+
+static void put_text(struct line *line, const char *text)
+{
+    for (; *text != '\0'; text++)
+        put(line, *text);
+}
+
+__attribute__((format(printf, 2, 3))) static void put_format(struct line *line, const char *format, ...)
+{
+    va_list args;
+    int len;
+
+    va_start(args, format);
+    len = vsnprintf(line->buf + line->len, line->size - line->len, format, args);
+    va_end(args);
+    if (len > 0)
+        line->len += (size_t)len < line->size - line->len ? (size_t)len : line->size - line->len;
+}
+
+/* One printable character inside a string of the line's format. */
+static void put_in_string(struct line *line, char c)
+{
+    if (line->json && (c == '"' || c == '\\'))
+        put(line, '\\');
+    put(line, c);
+}
+
+static bool is_printable(char c)
+{
+    return c >= 0x20 && c < 0x7f;
+}
+
+static void put_escaped(struct line *line, char c)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    put_in_string(line, '\\');
+    put_in_string(line, 'x');
+    put_in_string(line, digits[(unsigned char)c >> 4]);
+    put_in_string(line, digits[(unsigned char)c & 15]);
+}
+
+/* Foreign bytes between quotes: quote and backslash are escaped too, which makes it reversible. */
+static void put_quoted(struct line *line, const char *text, size_t len)
+{
+    put(line, '"');
+    for (size_t i = 0; i < len; i++) {
+        if (is_printable(text[i]) && text[i] != '"' && text[i] != '\\')
+            put_in_string(line, text[i]);
+        else
+            put_escaped(line, text[i]);
+    }
+    put(line, '"');
+}
+
+size_t log_quote(const char *text, size_t len, char *buf, size_t size)
+{
+    struct line line = {.buf = buf, .size = size == 0 ? 0 : size - 1};
+
+    put_quoted(&line, text, len);
+    if (size > 0)
+        buf[line.len] = '\0';
+    return line.len;
+}
+
+static void put_time(struct line *line, const struct timespec *when)
+{
+    struct tm tm;
+
+    /* Fails for years past 2^31 only. */
+    if (gmtime_r(&when->tv_sec, &tm) == NULL)
+        memset(&tm, 0, sizeof tm);
+    put_format(line, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+               tm.tm_min, tm.tm_sec, (int)(when->tv_nsec / 1000000));
+}
+
+static void begin(struct line *line, const struct timespec *when, const char *level)
+{
+    if (line->json)
+        put_text(line, "{\"time\":\"");
+    put_time(line, when);
+    put_text(line, line->json ? "\",\"level\":\"" : " ");
+    put_text(line, level);
+    if (line->json)
+        put(line, '"');
+}
+
+static void end(struct line *line)
+{
+    if (line->json)
+        put(line, '}');
+    put(line, '\n');
+    assert(line->len < line->size);
+}
+
+size_t log_format_message(char *buf, enum config_log_format format, const struct timespec *when, const char *level,
+                          const char *message)
+{
+    struct line line = {.buf = buf, .size = LOG_LINE_MAX, .json = format == CONFIG_LOG_JSON};
+    size_t len = strnlen(message, LOG_MESSAGE_MAX + 1);
+
+    begin(&line, when, level);
+    put_text(&line, line.json ? ",\"message\":\"" : " ");
+    for (size_t i = 0; i < (len > LOG_MESSAGE_MAX ? LOG_MESSAGE_MAX - 3 : len); i++) {
+        if (is_printable(message[i]))
+            put_in_string(&line, message[i]);
+        else
+            put_escaped(&line, message[i]);
+    }
+    if (len > LOG_MESSAGE_MAX)
+        put_text(&line, "...");
+    if (line.json)
+        put(&line, '"');
+    end(&line);
+    return line.len;
+}
+
+static void put_key(struct line *line, const char *key)
+{
+    put_text(line, line->json ? ",\"" : " ");
+    put_text(line, key);
+    put_text(line, line->json ? "\":" : "=");
+}
+
+static void put_unknown(struct line *line)
+{
+    put_text(line, line->json ? "null" : "-");
+}
+
+/* Numbers, and "not known" if `known` is false. */
+static void put_number(struct line *line, const char *key, uint64_t value, bool known)
+{
+    put_key(line, key);
+    if (known)
+        put_format(line, "%" PRIu64, value);
+    else
+        put_unknown(line);
+}
+
+/* NULL = not known. In text, in quotes only where it could be taken for something else. */
+static void put_string(struct line *line, const char *key, const char *text)
+{
+    bool bare = !line->json && text != NULL && text[0] != '\0' && strcmp(text, "-") != 0;
+
+    put_key(line, key);
+    if (text == NULL) {
+        put_unknown(line);
+        return;
+    }
+    for (const char *c = text; bare && *c != '\0'; c++)
+        bare = is_printable(*c) && *c != ' ' && *c != '"' && *c != '\\' && *c != '=';
+    if (bare)
+        put_text(line, text);
+    else
+        put_quoted(line, text, strlen(text));
+}
+
+static void put_addr(struct line *line, const char *key, const struct socks6_addr *addr)
+{
+    char text[SOCKS6_ADDR_TEXT_MAX];
+
+    put_key(line, key);
+    if (addr->type == 0) {
+        put_unknown(line);
+        return;
+    }
+    /* Escaped already, spaces and quotes included: printable ASCII in one word. */
+    (void)socks6_addr_format(addr, text, sizeof text);
+    if (line->json)
+        put(line, '"');
+    for (const char *c = text; *c != '\0'; c++)
+        put_in_string(line, *c);
+    if (line->json)
+        put(line, '"');
+}
+
+size_t log_format_access(char *buf, enum config_log_format format, const struct timespec *when,
+                         const struct log_access *entry)
+{
+    struct line line = {.buf = buf, .size = LOG_LINE_MAX, .json = format == CONFIG_LOG_JSON};
+    const char *protocol = entry->protocol;
+
+    if (protocol != NULL && strcmp(protocol, "-") == 0)
+        protocol = NULL;
+    begin(&line, when, "access");
+    put_number(&line, "id", entry->id, true);
+    put_addr(&line, "client", &entry->client);
+    put_addr(&line, "listener", &entry->listener);
+    put_string(&line, "protocol", protocol);
+    put_string(&line, "user", entry->user);
+    put_string(&line, "command", entry->command);
+    put_addr(&line, "asked", &entry->asked);
+    put_addr(&line, "dialled", &entry->dialled);
+    put_number(&line, "reply", (uint64_t)entry->reply, entry->reply >= 0);
+    put_number(&line, "bytes_up", entry->bytes_up, true);
+    put_number(&line, "bytes_down", entry->bytes_down, true);
+    put_number(&line, "duration_ms", entry->duration_ms, true);
+    put_string(&line, "reason", entry->reason);
+    put_number(&line, "rule", entry->rule_line, entry->rule_line != 0);
+    end(&line);
+    return line.len;
+}

@@ -1,0 +1,249 @@
+#include "proxyd/worker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "proxyd/conn.h"
+#include "proxyd/log.h"
+#include "proxyd/session.h"
+
+/* An order from the main thread; carried out on the worker's. */
+struct worker_order {
+    struct loop_msg msg;
+    struct worker *worker;
+    const struct config *config; /* reload: a reference; NULL = drain */
+    bool now;                    /* drain: reset what is left */
+    int fds[];                   /* reload: one per listener of `config` */
+};
+
+static void close_fds(const int *fds, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (fds[i] >= 0) {
+            close(fds[i]);
+        }
+    }
+}
+
+static int open_listeners(struct worker *worker, const struct config *config, const int *fds)
+{
+    for (size_t i = 0; i < config->listener_count; i++) {
+        int err = fds[i] < 0 ? 0 : listener_open(worker, &config->listeners[i], fds[i]);
+        if (err != 0) {
+            close_fds(fds + i + 1, config->listener_count - i - 1);
+            return err;
+        }
+    }
+    return 0;
+}
+
+static void close_listeners(struct worker *worker)
+{
+    while (worker->listeners != NULL) {
+        listener_close(worker->listeners);
+    }
+}
+
+/* ---- orders ---- */
+
+static void stop_if_done(struct worker *worker)
+{
+    if (worker->draining && worker->conns == NULL && worker->sessions == NULL) {
+        loop_stop(worker->loop);
+    }
+}
+
+static void drain(struct worker *worker, bool now)
+{
+    worker->draining = true;
+    close_listeners(worker);
+    if (now) {
+        conn_abort_all(worker);
+        session_abort_all(worker);
+    }
+    stop_if_done(worker);
+}
+
+static const struct config_listener *find_listener(const struct config *config, const struct socks6_addr *configured)
+{
+    for (size_t i = 0; i < config->listener_count; i++) {
+        if (socks6_addr_equal(&config->listeners[i].address, configured)) {
+            return &config->listeners[i];
+        }
+    }
+    return NULL;
+}
+
+/* Listeners that stay keep their socket and what waits in it; the others go, new ones come. */
+static void reload(struct worker *worker, const struct config *config, const int *fds)
+{
+    struct listener *next;
+
+    config_release(worker->config);
+    worker->config = config;
+    for (struct listener *listener = worker->listeners; listener != NULL; listener = next) {
+        const struct config_listener *kept = find_listener(config, &listener->configured);
+        next = listener->next;
+        if (kept != NULL) {
+            listener->protocols = kept->protocols;
+        } else {
+            listener_close(listener);
+        }
+    }
+    if (open_listeners(worker, config, fds) != 0) {
+        log_error("a worker has no memory for its new listeners; reload again");
+    }
+}
+
+static void on_order(struct loop_msg *msg)
+{
+    struct worker_order *order = LOOP_OWNER(msg, struct worker_order, msg);
+    struct worker *worker = order->worker;
+
+    if (order->config == NULL) {
+        drain(worker, order->now);
+    } else if (worker->draining) {
+        close_fds(order->fds, order->config->listener_count);
+        config_release(order->config);
+    } else {
+        reload(worker, order->config, order->fds);
+    }
+    free(order);
+}
+
+int worker_reload(struct worker *worker, const struct config *config, const int *fds)
+{
+    struct worker_order *order = calloc(1, sizeof *order + config->listener_count * sizeof fds[0]);
+    if (order == NULL) {
+        return -ENOMEM;
+    }
+    order->msg.run = on_order;
+    order->worker = worker;
+    order->config = config_retain(config);
+    memcpy(order->fds, fds, config->listener_count * sizeof fds[0]);
+    loop_post(worker->loop, &order->msg);
+    return 0;
+}
+
+void worker_drain(struct worker *worker, bool now)
+{
+    struct worker_order *order = worker->drain_orders[now];
+
+    worker->drain_orders[now] = NULL;
+    if (order != NULL) {
+        order->now = now;
+        loop_post(worker->loop, &order->msg);
+    }
+}
+
+void worker_connection_gone(struct worker *worker)
+{
+    for (struct listener *listener = worker->listeners; listener != NULL; listener = listener->next) {
+        listener_resume(listener);
+    }
+    stop_if_done(worker);
+}
+
+/* ---- life ---- */
+
+static void on_finished(struct loop_msg *msg)
+{
+    struct worker *worker = LOOP_OWNER(msg, struct worker, finished);
+    worker->on_finished(worker);
+}
+
+static void *run(void *arg)
+{
+    struct worker *worker = arg;
+    int err = loop_run(worker->loop);
+
+    if (err != 0) {
+        log_error("a worker's event loop failed: %s", strerror(-err));
+        drain(worker, true);
+    }
+    worker->finished.run = on_finished;
+    loop_post(worker->shared->main_loop, &worker->finished);
+    return NULL;
+}
+
+/* Orders to drain are made beforehand: stopping must not fail for want of memory. */
+static int make_drain_orders(struct worker *worker)
+{
+    for (int i = 0; i < 2; i++) {
+        struct worker_order *order = calloc(1, sizeof *order);
+        if (order == NULL) {
+            return -ENOMEM;
+        }
+        order->msg.run = on_order;
+        order->worker = worker;
+        worker->drain_orders[i] = order;
+    }
+    return 0;
+}
+
+static int worker_init(struct worker *worker)
+{
+    int err = make_drain_orders(worker);
+    if (err == 0) {
+        worker->scratch = malloc(WORKER_SCRATCH_LEN);
+        err = worker->scratch == NULL ? -ENOMEM : loop_new(&worker->loop);
+    }
+    return err == 0 ? relay_shared_new(worker->loop, &worker->relays) : err;
+}
+
+int worker_new(struct shared *shared, const struct config *config, const int *fds,
+               void (*finished)(struct worker *worker), struct worker **out)
+{
+    struct worker *worker = aligned_alloc(_Alignof(struct worker), sizeof *worker);
+    if (worker == NULL) {
+        close_fds(fds, config->listener_count);
+        return -ENOMEM;
+    }
+    memset(worker, 0, sizeof *worker);
+    worker->shared = shared;
+    worker->config = config_retain(config);
+    worker->on_finished = finished;
+
+    int err = worker_init(worker);
+    if (err != 0) {
+        close_fds(fds, config->listener_count);
+    } else {
+        err = open_listeners(worker, config, fds);
+    }
+    if (err != 0) {
+        worker_free(worker);
+        return err;
+    }
+    *out = worker;
+    return 0;
+}
+
+int worker_start(struct worker *worker)
+{
+    int err = pthread_create(&worker->thread, NULL, run, worker);
+    worker->is_started = err == 0;
+    return -err;
+}
+
+void worker_free(struct worker *worker)
+{
+    if (worker->is_started) {
+        pthread_join(worker->thread, NULL);
+    }
+    if (worker->loop != NULL) {
+        worker->draining = true;
+        close_listeners(worker);
+        conn_abort_all(worker);
+        session_abort_all(worker);
+    }
+    relay_shared_free(worker->relays);
+    loop_free(worker->loop);
+    config_release(worker->config);
+    free(worker->scratch);
+    free(worker->drain_orders[0]);
+    free(worker->drain_orders[1]);
+    free(worker);
+}

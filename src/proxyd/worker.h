@@ -1,0 +1,71 @@
+/*
+ * One thread of the daemon: its loop, its listening sockets, its connections. A connection lives and dies on one worker.
+ *
+ * main -> worker: messages to the loop (reload, drain, abort). worker -> main: the `finished` message, once its last connection is
+ * gone after a drain.
+ */
+#ifndef PROXYD_WORKER_H
+#define PROXYD_WORKER_H
+
+#include <pthread.h>
+
+#include "io/loop.h"
+#include "io/relay.h"
+#include "io/resolver.h"
+#include "proxyd/config.h"
+#include "proxyd/limits.h"
+#include "proxyd/listener.h"
+#include "proxyd/local_addrs.h"
+#include "proxyd/stats.h"
+
+/* What all workers share; outlives them. */
+struct shared {
+    struct loop *main_loop;
+    struct resolver *resolver;
+    struct limits *limits;
+    struct local_addrs *local;
+    uint32_t connections_auto; /* limits.connections when it is 0: what the descriptor limit allows */
+    _Atomic uint64_t next_id;
+};
+
+/* Bytes that one read of an unfinished conversation takes at most; also the cap on early data held while dialling. */
+#define WORKER_SCRATCH_LEN 65536u
+
+struct conn;
+struct session;
+
+struct worker {
+    struct shared *shared;
+    struct loop *loop;
+    struct relay_shared *relays;
+    const struct config *config; /* in force for new connections */
+    struct listener *listeners;  /* list */
+    struct conn *conns;          /* list: conversations not yet relayed, or lingering */
+    struct session *sessions;    /* list: relayed connections */
+    struct stats stats;
+    uint8_t *scratch; /* WORKER_SCRATCH_LEN: for the handler that is running, never across events */
+    bool draining;
+    pthread_t thread;
+    void (*on_finished)(struct worker *worker); /* on the main loop's thread */
+    struct loop_msg finished;
+    bool is_started;
+    struct worker_order *drain_orders[2]; /* [now]: made beforehand; each is sent once */
+};
+
+/* Creates one, with the listening descriptors in `fds` (one per listener of `config`; taken, also on failure). 0 or -errno. */
+SOCKS6_MUST_CHECK int worker_new(struct shared *shared, const struct config *config, const int *fds,
+                                 void (*on_finished)(struct worker *worker), struct worker **out);
+/* Starts its thread. 0 or -errno. */
+SOCKS6_MUST_CHECK int worker_start(struct worker *worker);
+/* Joins the thread (if started), frees. */
+void worker_free(struct worker *worker);
+
+/* From the main thread. `fds`: one per listener of the new configuration, -1 where the worker has that address open; taken. 0 or -ENOMEM (nothing taken). */
+SOCKS6_MUST_CHECK int worker_reload(struct worker *worker, const struct config *config, const int *fds);
+/* Stops listening; the thread ends with its last connection. `now`: resets them instead of waiting. Allocation-free. */
+void worker_drain(struct worker *worker, bool now);
+
+/* For conn.c: a connection of this worker has ended. */
+void worker_connection_gone(struct worker *worker);
+
+#endif
