@@ -1,0 +1,235 @@
+"""
+Every system call and allocation of the daemon fails once at every place where it happens during connections of several kinds. The
+daemon must live, answer the next connection, and keep neither descriptors nor memory.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+
+import pytest
+
+from lib import socks6 as s6
+from lib.clients import expect_code, noop6, socks4_dial, socks5_dial, socks6_dial
+from lib.daemon import Daemon, base_config, faults_binary
+from lib.faults import Faults
+from lib.net import dial, recv_exact, recv_until_end, wait_until
+
+NTH_MAX = 500  # no scenario makes nearly as many calls of one kind
+HANG = 8  # seconds, well above the daemon's limits: whoever waits longer has been forgotten
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    """(daemon, faults): one worker, so that the n-th call is the n-th."""
+    if not os.access(faults_binary(), os.X_OK):
+        pytest.fail(f"{faults_binary()} is not built")
+    faults = Faults(tmp_path_factory.mktemp("faults") / "control")
+    config = base_config(("127.0.0.1:0",), workers=1, limits={"handshake": "2s", "connect": "2s"})
+    with Daemon(config, binary=faults_binary(), env={"SOCKS6_FAULTS": faults.path}) as one:
+        yield one, faults
+        faults.disarm()
+
+
+def by_address(proxy, echo):
+    return socks6_dial(proxy.addr, *echo.addr, early=b"hello", timeout=HANG)
+
+
+def by_name(proxy, echo):
+    return socks6_dial(proxy.addr, "localhost", echo.port, early=b"hello", timeout=HANG, options=s6.unknown_options(300, 20))
+
+
+def by_socks5(proxy, echo):
+    return socks5_dial(proxy.addr, "localhost", echo.port, early=b"hello", timeout=HANG)
+
+
+def by_socks4(proxy, echo):
+    return socks4_dial(proxy.addr, *echo.addr, early=b"hello", timeout=HANG)
+
+
+def refused(proxy, echo):
+    del echo
+    return socks6_dial(proxy.addr, "224.0.0.1", 80, early=b"hello", timeout=HANG)
+
+
+SCENARIOS = [by_address, by_name, by_socks5, by_socks4, refused]
+
+# What the call can really answer; which one should make no difference to safety.
+CASES = [("malloc", errno.ENOMEM), ("calloc", errno.ENOMEM), ("realloc", errno.ENOMEM), ("accept4", errno.EMFILE),
+         ("accept4", errno.ECONNABORTED), ("accept4", errno.ENOMEM), ("accept4", errno.EINTR), ("accept4", errno.EPROTO),
+         ("socket", errno.EMFILE), ("socket", errno.ENFILE), ("socket", errno.ENOBUFS), ("socket", errno.EAFNOSUPPORT),
+         ("connect", errno.EADDRNOTAVAIL), ("connect", errno.ENETUNREACH), ("connect", errno.EINTR), ("connect", errno.ENOMEM),
+         ("setsockopt", errno.ENOMEM), ("setsockopt", errno.EINVAL), ("getsockopt", errno.ENOBUFS), ("getsockname", errno.ENOBUFS),
+         ("getpeername", errno.ENOTCONN), ("epoll_ctl", errno.ENOMEM), ("epoll_ctl", errno.ENOSPC), ("recv", errno.ECONNRESET),
+         ("recv", errno.ENOMEM), ("recv", errno.EINTR), ("recv", errno.ETIMEDOUT), ("send", errno.EPIPE), ("send", errno.ECONNRESET),
+         ("send", errno.ENOBUFS), ("send", errno.EINTR), ("shutdown", errno.ENOTCONN), ("getaddrinfo", socket.EAI_MEMORY),
+         ("getaddrinfo", socket.EAI_SYSTEM), ("getaddrinfo", socket.EAI_AGAIN), ("getaddrinfo", socket.EAI_NONAME)]
+
+
+def end_sending(sock):
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:  # reset already; reading tells
+            raise
+
+
+def try_scenario(scenario, proxy, echo):
+    """Runs it to its end. It may fail in any clean way: a code, an end, a reset. It may not hang, nor deliver wrong bytes."""
+    try:
+        tunnel = scenario(proxy, echo)
+    except (s6.Ended, ConnectionResetError, BrokenPipeError):
+        return "ended"
+    with tunnel as sock:
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            if tunnel.ok:
+                sock.sendall(b" world")
+                end_sending(sock)
+                got, how = recv_until_end(sock)
+                assert b"hello world".startswith(got), got
+                assert got == b"hello world" or how == "reset", "an end without a reset pretends that all was delivered"
+                return "relayed"
+            assert recv_until_end(sock)[0] == b""
+        return tunnel.code
+
+
+@pytest.mark.parametrize("name, error", CASES, ids=lambda v: v if isinstance(v, str) else errno.errorcode.get(v, f"EAI{v}"))
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda f: f.__name__)
+def test_a_failing_call_is_survived_wherever_it_happens(faulty, echo, scenario, name, error):
+    proxy, faults = faulty
+    assert noop6(proxy.addr) == s6.SUCCESS
+    for nth in range(1, NTH_MAX):
+        faults.arm(name, error, nth)
+        outcome = try_scenario(scenario, proxy, echo)
+        wait_until(lambda: proxy.fds() <= proxy.base_fds, lambda: f"descriptors after call {nth}: {outcome} {proxy.fd_targets()}")
+        hits = faults.disarm()
+        assert proxy.alive(), proxy.text()[-8000:]
+        assert noop6(proxy.addr) == s6.SUCCESS, f"after call {nth}"
+        if not hits:
+            break
+    else:
+        raise AssertionError("the calls never end")
+    # Nothing failed in the last round.
+    assert outcome == (s6.RULES if scenario is refused else "relayed")
+    proxy.wait_fds()
+    proxy.check_reports()
+
+
+@pytest.mark.parametrize("error, code", [
+    (errno.ENETUNREACH, s6.NET_UNREACHABLE), (errno.EHOSTUNREACH, s6.HOST_UNREACHABLE), (errno.ECONNREFUSED, s6.REFUSED),
+    (errno.ETIMEDOUT, s6.TIMED_OUT), (errno.EACCES, s6.RULES), (errno.EPERM, s6.RULES), (errno.EADDRNOTAVAIL, s6.NET_UNREACHABLE),
+    (errno.ENOBUFS, s6.FAILURE), (errno.EMFILE, s6.FAILURE)], ids=lambda v: errno.errorcode.get(v, str(v)) if v > 9 else str(v))
+def test_what_connect_says_is_the_reply_code(faulty, echo, error, code):
+    proxy, faults = faulty
+    faults.arm("connect", error)
+    expect_code(proxy.addr, "socks6", *echo.addr, code)
+    assert faults.disarm() == 1
+
+
+@pytest.mark.parametrize("error, code", [(errno.EMFILE, s6.FAILURE), (errno.ENFILE, s6.FAILURE), (errno.ENOBUFS, s6.FAILURE),
+                                         (errno.EAFNOSUPPORT, s6.NET_UNREACHABLE)],
+                         ids=lambda v: errno.errorcode.get(v, str(v)) if v > 9 else str(v))
+def test_what_socket_says_is_the_reply_code(faulty, echo, error, code):
+    proxy, faults = faulty
+    faults.arm("socket", error)
+    expect_code(proxy.addr, "socks6", *echo.addr, code)
+    assert faults.disarm() == 1
+
+
+@pytest.mark.parametrize("error, code", [
+    (socket.EAI_AGAIN, s6.FAILURE), (socket.EAI_FAIL, s6.FAILURE), (socket.EAI_MEMORY, s6.FAILURE), (socket.EAI_SYSTEM, s6.FAILURE),
+    (socket.EAI_NONAME, s6.HOST_UNREACHABLE), (socket.EAI_NODATA, s6.HOST_UNREACHABLE)])
+def test_what_the_resolver_says_is_the_reply_code(faulty, echo, error, code):
+    proxy, faults = faulty
+    faults.arm("getaddrinfo", error)
+    expect_code(proxy.addr, "socks6", "localhost", echo.port, code)
+    assert faults.disarm() == 1
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM], ids=errno.errorcode.get)
+def test_accepting_pauses_without_spinning_and_goes_on(faulty, error):
+    """accept4() keeps failing: it is tried again now and then, not in a loop; whoever waits is served afterwards."""
+    proxy, faults = faulty
+    assert noop6(proxy.addr) == s6.SUCCESS
+    faults.arm("accept4", error, count=1 << 30)
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(contextlib.closing(dial(proxy.addr))) for _ in range(5)]
+        wait_until(lambda: faults.hits >= 3, "further tries")
+        # A loop makes a hundred thousand calls in this time.
+        before, ticks = faults.calls("accept4"), proxy.cpu_ticks()
+        wait_until(lambda: faults.hits >= 8, "further tries")
+        assert faults.calls("accept4") - before < 100
+        assert proxy.cpu_ticks() - ticks < 100
+        faults.disarm()
+        for sock in waiting:
+            sock.sendall(s6.noop())
+            assert s6.read_auth_reply(sock).success and s6.read_op_reply(sock).code == s6.SUCCESS
+
+
+@pytest.mark.parametrize("name", ["malloc", "calloc", "epoll_ctl", "setsockopt"])
+def test_while_everything_fails_clients_are_closed_and_afterwards_served(faulty, echo, name):
+    proxy, faults = faulty
+    assert noop6(proxy.addr) == s6.SUCCESS
+    faults.arm(name, errno.ENOMEM, count=1 << 30)
+    for _ in range(10):
+        for scenario in SCENARIOS:
+            try_scenario(scenario, proxy, echo)
+    assert faults.disarm() > 0
+    for scenario in SCENARIOS:
+        assert try_scenario(scenario, proxy, echo) == (s6.RULES if scenario is refused else "relayed")
+    proxy.wait_fds()
+
+
+@pytest.mark.parametrize("name, error", [("malloc", errno.ENOMEM), ("calloc", errno.ENOMEM), ("recv", errno.ECONNRESET),
+                                         ("send", errno.EPIPE), ("getsockopt", errno.ENOBUFS)],
+                         ids=lambda v: v if isinstance(v, str) else errno.errorcode[v])
+def test_a_failure_in_mid_relay_ends_that_relay_alone(faulty, echo, name, error):
+    """Bulk in both directions on one connection while a neighbour stays open; each call fails once somewhere in the middle."""
+    proxy, faults = faulty
+    data = bytes(range(256)) * 400
+    with socks6_dial(proxy.addr, *echo.addr) as neighbour:
+        for nth in (1, 2, 3, 5, 9):
+            with socks6_dial(proxy.addr, *echo.addr) as sock:
+                sock.sendall(b"x")
+                assert sock.recv(1) == b"x"
+                faults.arm(name, error, nth)
+                with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                    sock.sendall(data)
+                    end_sending(sock)
+                    got, how = recv_until_end(sock)
+                    assert data.startswith(got)
+                    assert got == data or how == "reset"
+            faults.disarm()
+            neighbour.sendall(b"still here")
+            assert recv_exact(neighbour, 10) == b"still here"
+    proxy.wait_fds()
+
+
+@pytest.mark.parametrize("name, error", [("malloc", errno.ENOMEM), ("calloc", errno.ENOMEM), ("realloc", errno.ENOMEM), ("socket", errno.EMFILE),
+                                         ("setsockopt", errno.ENOMEM), ("epoll_ctl", errno.ENOMEM), ("getsockname", errno.ENOBUFS)],
+                         ids=lambda v: v if isinstance(v, str) else errno.errorcode[v])
+def test_a_failure_during_a_reload_leaves_a_daemon_that_serves(tmp_path, name, error):
+    """At every place: either the new configuration is in force, or it says that the old one stays; and the next reload works."""
+    import signal
+
+    faults = Faults(tmp_path / "control")
+    configs = [base_config(("127.0.0.1:0",), workers=1),
+               base_config(("127.0.0.1:0", "127.0.0.2:0"), workers=1, rules=[{"deny": {"ports": ["1-99"]}}, {"allow": {}}])]
+    with Daemon(configs[0], binary=faults_binary(), env={"SOCKS6_FAULTS": faults.path}) as proxy:
+        for nth in range(1, NTH_MAX):
+            proxy.rewrite(configs[nth % 2])
+            mark = proxy.mark()
+            faults.arm(name, error, nth)
+            proxy.signal(signal.SIGHUP)
+            proxy.wait_line(lambda line: "configuration reloaded" in line or "reload failed" in line, "the reload", mark)
+            hits = faults.disarm()
+            assert proxy.alive()
+            assert noop6(proxy.addr) == s6.SUCCESS, f"after call {nth}"
+            if not hits:
+                break
+        else:
+            raise AssertionError("the calls never end")
+        proxy.reload(configs[0])
+        proxy.wait_fds()
+        assert noop6(proxy.addr) == s6.SUCCESS

@@ -1,0 +1,121 @@
+/*
+ * Failing calls on demand: socks6d-faults is the daemon linked with ld's --wrap, so that the calls below come here first.
+ *
+ * The test that started it controls it through a file both have mapped (its path is in SOCKS6_FAULTS): which call is to fail, the how-manieth, how
+ * often, and with which error. Without the variable nothing fails. Calls that libraries make inside of themselves are not wrapped.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* Numbers that the test knows by the order of these names. */
+enum fault {
+    FAULT_NONE,
+    FAULT_MALLOC,
+    FAULT_CALLOC,
+    FAULT_REALLOC,
+    FAULT_ACCEPT4,
+    FAULT_SOCKET,
+    FAULT_CONNECT,
+    FAULT_SETSOCKOPT,
+    FAULT_GETSOCKOPT,
+    FAULT_GETSOCKNAME,
+    FAULT_GETPEERNAME,
+    FAULT_EPOLL_CTL,
+    FAULT_RECV,
+    FAULT_SEND,
+    FAULT_SHUTDOWN,
+    FAULT_GETADDRINFO,
+    FAULT_RECVMSG,
+    FAULT_COUNT
+};
+
+/* The layout of the file; all in the host's byte order. */
+struct control {
+    _Atomic uint32_t armed; /* enum fault */
+    _Atomic int32_t skip;   /* calls of it that still go through */
+    _Atomic int32_t count;  /* calls of it that fail then */
+    _Atomic int32_t error;  /* errno; for getaddrinfo() what it returns */
+    _Atomic uint32_t hits;  /* calls that failed */
+    _Atomic uint32_t calls[FAULT_COUNT];
+};
+
+static struct control *control;
+
+__attribute__((constructor)) static void faults_open(void)
+{
+    const char *path = getenv("SOCKS6_FAULTS");
+    if (path == NULL)
+        return;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    void *mapped = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (mapped == MAP_FAILED) {
+        perror(path);
+        _exit(3);
+    }
+    close(fd);
+    control = mapped;
+}
+
+/* Whether this call is one that has to fail; sets errno then. */
+static int fails(enum fault fault)
+{
+    if (control == NULL)
+        return 0;
+    atomic_fetch_add(&control->calls[fault], 1);
+    if (atomic_load(&control->armed) != (uint32_t)fault || atomic_fetch_sub(&control->skip, 1) > 0)
+        return 0;
+    if (atomic_fetch_sub(&control->count, 1) <= 0)
+        return 0;
+    atomic_fetch_add(&control->hits, 1);
+    errno = atomic_load(&control->error);
+    return 1;
+}
+
+/* clang-format off */
+#define WRAP(result, name, fault, failure, params, args)                                                               \
+    result __real_##name params;                                                                                       \
+    result __wrap_##name params;                                                                                       \
+    result __wrap_##name params { return fails(fault) ? (failure) : __real_##name args; }
+/* clang-format on */
+
+WRAP(void *, malloc, FAULT_MALLOC, NULL, (size_t size), (size))
+WRAP(void *, calloc, FAULT_CALLOC, NULL, (size_t count, size_t size), (count, size))
+WRAP(void *, realloc, FAULT_REALLOC, NULL, (void *ptr, size_t size), (ptr, size))
+WRAP(void *, reallocarray, FAULT_REALLOC, NULL, (void *ptr, size_t count, size_t size), (ptr, count, size))
+WRAP(void *, aligned_alloc, FAULT_MALLOC, NULL, (size_t align, size_t size), (align, size))
+WRAP(int, accept4, FAULT_ACCEPT4, -1, (int fd, struct sockaddr *sa, socklen_t *len, int flags), (fd, sa, len, flags))
+WRAP(int, socket, FAULT_SOCKET, -1, (int domain, int type, int protocol), (domain, type, protocol))
+WRAP(int, connect, FAULT_CONNECT, -1, (int fd, const struct sockaddr *sa, socklen_t len), (fd, sa, len))
+WRAP(int, setsockopt, FAULT_SETSOCKOPT, -1, (int fd, int level, int name, const void *value, socklen_t len),
+     (fd, level, name, value, len))
+WRAP(int, getsockopt, FAULT_GETSOCKOPT, -1, (int fd, int level, int name, void *value, socklen_t *len),
+     (fd, level, name, value, len))
+WRAP(int, getsockname, FAULT_GETSOCKNAME, -1, (int fd, struct sockaddr *sa, socklen_t *len), (fd, sa, len))
+WRAP(int, getpeername, FAULT_GETPEERNAME, -1, (int fd, struct sockaddr *sa, socklen_t *len), (fd, sa, len))
+WRAP(int, epoll_ctl, FAULT_EPOLL_CTL, -1, (int epoll, int op, int fd, struct epoll_event *event),
+     (epoll, op, fd, event))
+WRAP(ssize_t, recv, FAULT_RECV, -1, (int fd, void *buf, size_t len, int flags), (fd, buf, len, flags))
+WRAP(ssize_t, __recv_chk, FAULT_RECV, -1, (int fd, void *buf, size_t len, size_t size, int flags),
+     (fd, buf, len, size, flags))
+WRAP(ssize_t, recvmsg, FAULT_RECVMSG, -1, (int fd, struct msghdr *msg, int flags), (fd, msg, flags))
+WRAP(ssize_t, send, FAULT_SEND, -1, (int fd, const void *buf, size_t len, int flags), (fd, buf, len, flags))
+WRAP(int, shutdown, FAULT_SHUTDOWN, -1, (int fd, int how), (fd, how))
+
+int __real_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **out);
+int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **out);
+int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **out)
+{
+    if (fails(FAULT_GETADDRINFO))
+        return atomic_load(&control->error);
+    return __real_getaddrinfo(node, service, hints, out);
+}
