@@ -1,0 +1,71 @@
+# Sourced by ./dev: which Debian packages each command needs, and how they get there.
+# shellcheck shell=sh
+# shellcheck disable=SC2154 # root comes from whoever sources this file
+#
+# Nothing is asked of apt when nothing is missing: one dpkg-query is all that a usual call costs.
+
+packages_build='gcc libc6-dev meson ninja-build pkg-config libyaml-dev'
+packages_lint='clang-format clang-tidy clang shellcheck python3'
+packages_fuzz='clang libclang-rt-14-dev'
+packages_bench='python3 iproute2'
+packages_test='clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev scdoc mandoc shellcheck gcovr
+    python3-pytest python3-pytest-timeout python3-yaml curl openssh-client openssh-server nginx-light iproute2
+    nftables tcpdump strace'
+
+# Those of the above whose installation would start a server.
+server_packages='openssh-server nginx-light'
+
+# Prints those of its arguments that are not installed.
+missing_packages()
+{
+    # Exit status and stderr only say that some package is unknown to dpkg: it is missing then.
+    installed=$(dpkg-query -W -f='${db:Status-Abbrev}${Package} ' "$@" 2>/dev/null || :)
+    for package in "$@"; do
+        case " $installed" in
+        *" ii $package "* | *" hi $package "*) ;;
+        *) printf '%s ' "$package" ;;
+        esac
+    done
+}
+
+# The command that installs "$@", for root to type. The script is only needed where a server is among them.
+install_command()
+{
+    for package in $server_packages; do
+        case " $* " in
+        *" $package "*)
+            echo "sh $root/scripts/apt-install.sh $*"
+            return
+            ;;
+        esac
+    done
+    echo "apt-get install --no-install-recommends $*"
+}
+
+# need_packages build|lint|fuzz|bench|test: installs what is missing or ends the script.
+need_packages()
+{
+    command -v dpkg-query >/dev/null || return 0 # not Debian: the tools' own errors must do
+    case $1 in
+    build) wanted=$packages_build ;;
+    lint) wanted="$packages_build $packages_lint" ;;
+    fuzz) wanted="$packages_build $packages_fuzz" ;;
+    bench) wanted="$packages_build $packages_bench" ;;
+    test) wanted="$packages_build $packages_test" ;;
+    esac
+    # shellcheck disable=SC2086 # lists of words
+    missing=$(missing_packages $wanted)
+    [ -n "$missing" ] || return 0
+
+    # shellcheck disable=SC2086
+    set -- $missing
+    echo "Debian packages needed and not installed: $*" >&2
+    if [ "$(id -u)" -eq 0 ]; then
+        sh "$root/scripts/apt-install.sh" "$@" && return 0
+    elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || { [ -t 0 ] && [ -t 2 ]; }; }; then
+        echo "Running: sudo sh $root/scripts/apt-install.sh $*" >&2
+        sudo sh "$root/scripts/apt-install.sh" "$@" && return 0
+    fi
+    printf 'Please run this as root, then try again:\n\n    %s\n\n' "$(install_command "$@")" >&2
+    exit 1
+}
