@@ -23,8 +23,9 @@ static void check_error(const struct config_error *error)
 {
     require(strncmp(error->text, "fuzz", 4) == 0, "an error begins with the file");
     require(memchr(error->text, '\0', sizeof error->text) != NULL, "an error ends");
-    for (const char *c = error->text; *c != '\0'; c++)
+    for (const char *c = error->text; *c != '\0'; c++) {
         require(*c >= 0x20 && *c < 0x7f, "an error is printable ASCII");
+    }
 }
 
 /* Some addresses judged, so that the rules are walked. */

@@ -73,15 +73,17 @@ static unsigned rank(int error)
 {
     static const int order[] = {ECONNREFUSED, DIALER_TTL_EXPIRED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH};
     unsigned i = 0;
-    while (i < sizeof order / sizeof order[0] && order[i] != error)
+    while (i < sizeof order / sizeof order[0] && order[i] != error) {
         i++;
+    }
     return i;
 }
 
 static void note_error(struct dialer *dialer, int error)
 {
-    if (dialer->error == 0 || rank(error) < rank(dialer->error))
+    if (dialer->error == 0 || rank(error) < rank(dialer->error)) {
         dialer->error = error;
+    }
 }
 
 /* Errors of our own, which no other address would cure. */
@@ -113,12 +115,14 @@ static bool has_expired(int fd)
             char bytes[512];
         } control;
         struct msghdr msg = {.msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
-        if (recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+        if (recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) {
             return expired;
+        }
         for (struct cmsghdr *part = CMSG_FIRSTHDR(&msg); part != NULL; part = CMSG_NXTHDR(&msg, part)) {
             if ((part->cmsg_level != IPPROTO_IP || part->cmsg_type != IP_RECVERR) &&
-                (part->cmsg_level != IPPROTO_IPV6 || part->cmsg_type != IPV6_RECVERR))
+                (part->cmsg_level != IPPROTO_IPV6 || part->cmsg_type != IPV6_RECVERR)) {
                 continue;
+            }
             struct sock_extended_err err;
             memcpy(&err, CMSG_DATA(part), sizeof err);
             expired = is_time_exceeded(&err);
@@ -130,12 +134,14 @@ static bool has_expired(int fd)
 static void deliver(struct dialer *dialer)
 {
     struct dialer_result result = {.fd = dialer->fd, .attempts = dialer->attempts};
-    if (dialer->fd >= 0)
+    if (dialer->fd >= 0) {
         result.local = dialer->local;
-    else
+    } else {
         result.error = dialer->error;
-    if (dialer->attempts > 0)
+    }
+    if (dialer->attempts > 0) {
         result.peer = target_addr(&dialer->targets[dialer->next - 1]);
+    }
     dialer_done *done = dialer->done;
     void *user = dialer->user;
     free(dialer);
@@ -152,10 +158,11 @@ static void end(struct dialer *dialer)
 static void close_attempt(struct dialer *dialer)
 {
     loop_timer_cancel(dialer->loop, &dialer->timer);
-    if (dialer->io.fd >= 0)
+    if (dialer->io.fd >= 0) {
         loop_close(dialer->loop, &dialer->io);
-    else if (dialer->fd >= 0)
+    } else if (dialer->fd >= 0) {
         (void)close(dialer->fd);
+    }
     dialer->fd = -1;
 }
 
@@ -164,13 +171,16 @@ static int accept_connection(struct dialer *dialer)
 {
     struct socks6_addr peer = target_addr(&dialer->targets[dialer->next - 1]);
     int rc = set_recverr(dialer->fd, peer.type, 0);
-    if (rc == 0)
+    if (rc == 0) {
         rc = sock_local(dialer->fd, &dialer->local);
-    if (rc < 0)
+    }
+    if (rc < 0) {
         return rc;
+    }
     if (dialer->local.port == peer.port && dialer->local.type == peer.type &&
-        memcmp(&dialer->local.u, &peer.u, peer.len) == 0)
+        memcmp(&dialer->local.u, &peer.u, peer.len) == 0) {
         return -ECONNREFUSED;
+    }
     sock_set_user_timeout(dialer->fd, SOCK_USER_TIMEOUT_MS);
     return 0;
 }
@@ -188,21 +198,25 @@ static int open_attempt(struct dialer *dialer, const struct target *target)
     assert(is_ip);
     (void)is_ip;
     int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
+    if (fd < 0) {
         return -errno;
-    int rc = sock_set_dialling_options(fd);
-    if (rc == 0)
-        rc = set_recverr(fd, target->type, 1);
-    if (rc == 0) {
-        if (connect(fd, (const struct sockaddr *)&sa, len) == 0)
-            rc = 1;
-        else if (errno != EINPROGRESS && errno != EINTR)
-            rc = -errno;
     }
-    if (rc < 0)
+    int rc = sock_set_dialling_options(fd);
+    if (rc == 0) {
+        rc = set_recverr(fd, target->type, 1);
+    }
+    if (rc == 0) {
+        if (connect(fd, (const struct sockaddr *)&sa, len) == 0) {
+            rc = 1;
+        } else if (errno != EINPROGRESS && errno != EINTR) {
+            rc = -errno;
+        }
+    }
+    if (rc < 0) {
         (void)close(fd);
-    else
+    } else {
         dialer->fd = fd;
+    }
     return rc;
 }
 
@@ -211,10 +225,11 @@ static int watch_attempt(struct dialer *dialer, uint64_t share_ms)
 {
     dialer->io.fd = dialer->fd;
     int rc = loop_add(dialer->loop, &dialer->io, EPOLLOUT);
-    if (rc < 0)
+    if (rc < 0) {
         dialer->io.fd = -1;
-    else
+    } else {
         loop_timer_set(dialer->loop, &dialer->timer, share_ms);
+    }
     return rc;
 }
 
@@ -233,12 +248,14 @@ static void try_next(struct dialer *dialer)
         int rc = open_attempt(dialer, target);
         if (rc == 0) {
             rc = watch_attempt(dialer, share_ms);
-            if (rc == 0)
+            if (rc == 0) {
                 return;
+            }
         } else if (rc > 0) {
             rc = accept_connection(dialer);
-            if (rc == 0)
+            if (rc == 0) {
                 break;
+            }
         }
         close_attempt(dialer);
         if (is_fatal(-rc)) {
@@ -252,8 +269,9 @@ static void try_next(struct dialer *dialer)
 
 static void fail_attempt(struct dialer *dialer, int error)
 {
-    if (error == EHOSTUNREACH && has_expired(dialer->fd))
+    if (error == EHOSTUNREACH && has_expired(dialer->fd)) {
         error = DIALER_TTL_EXPIRED;
+    }
     close_attempt(dialer);
     if (is_fatal(error)) {
         dialer->error = error;
@@ -269,8 +287,9 @@ static void on_ready(struct loop_io *io, uint32_t events)
     struct dialer *dialer = LOOP_OWNER(io, struct dialer, io);
     (void)events;
     int error = sock_error(dialer->fd);
-    if (error == 0)
+    if (error == 0) {
         error = -accept_connection(dialer);
+    }
     if (error != 0) {
         fail_attempt(dialer, error);
         return;
@@ -295,8 +314,9 @@ static bool target_from_addr(const struct socks6_addr *addr, struct target *targ
     struct sockaddr_storage sa;
     socklen_t len;
     struct socks6_addr plain;
-    if (!sock_from_addr(addr, &sa, &len) || !sock_to_addr((const struct sockaddr *)&sa, len, &plain))
+    if (!sock_from_addr(addr, &sa, &len) || !sock_to_addr((const struct sockaddr *)&sa, len, &plain)) {
         return false;
+    }
     target->type = plain.type;
     target->port = plain.port;
     memcpy(target->bytes, &plain.u, plain.len);
@@ -306,11 +326,13 @@ static bool target_from_addr(const struct socks6_addr *addr, struct target *targ
 int dialer_start(struct loop *loop, const struct socks6_addr *addrs, size_t count, uint64_t timeout_ms,
                  dialer_done *done, void *user, struct dialer **out)
 {
-    if (count == 0 || count > DIALER_ADDRESSES_MAX)
+    if (count == 0 || count > DIALER_ADDRESSES_MAX) {
         return -EINVAL;
+    }
     struct dialer *dialer = calloc(1, sizeof *dialer + count * sizeof dialer->targets[0]);
-    if (dialer == NULL)
+    if (dialer == NULL) {
         return -ENOMEM;
+    }
     for (; dialer->count < count; dialer->count++) {
         if (!target_from_addr(&addrs[dialer->count], &dialer->targets[dialer->count])) {
             free(dialer);
@@ -333,8 +355,9 @@ int dialer_start(struct loop *loop, const struct socks6_addr *addrs, size_t coun
 
 void dialer_cancel(struct dialer *dialer)
 {
-    if (dialer == NULL)
+    if (dialer == NULL) {
         return;
+    }
     loop_defer_cancel(dialer->loop, &dialer->task);
     close_attempt(dialer);
     free(dialer);

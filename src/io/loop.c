@@ -87,8 +87,9 @@ static void wake(struct loop *loop)
 int loop_new(struct loop **out)
 {
     struct loop *loop = calloc(1, sizeof *loop);
-    if (loop == NULL)
+    if (loop == NULL) {
         return -ENOMEM;
+    }
     int rc = 0;
     loop->wake.fd = -1;
     loop->wake.ready = on_wake;
@@ -108,36 +109,44 @@ int loop_new(struct loop **out)
     }
     rc = loop_add(loop, &loop->wake, EPOLLIN);
 out:
-    if (rc < 0)
+    if (rc < 0) {
         loop_free(loop);
-    else
+    } else {
         *out = loop;
+    }
     return rc;
 }
 
 void loop_free(struct loop *loop)
 {
-    if (loop == NULL)
+    if (loop == NULL) {
         return;
-    while (atomic_load_explicit(&loop->mail, memory_order_relaxed) != NULL)
+    }
+    while (atomic_load_explicit(&loop->mail, memory_order_relaxed) != NULL) {
         deliver_mail(loop);
-    if (loop->wake.fd >= 0)
+    }
+    if (loop->wake.fd >= 0) {
         (void)close(loop->wake.fd);
-    if (loop->epoll_fd >= 0)
+    }
+    if (loop->epoll_fd >= 0) {
         (void)close(loop->epoll_fd);
+    }
     free(loop);
 }
 
 /* How long epoll_wait() may sleep: -1 = until an event. */
 static int sleep_ms(const struct loop *loop)
 {
-    if (loop->tasks != NULL)
+    if (loop->tasks != NULL) {
         return 0;
+    }
     uint64_t next = wheel_next_ms(&loop->wheel);
-    if (next == UINT64_MAX)
+    if (next == UINT64_MAX) {
         return -1;
-    if (next <= loop->now_ms)
+    }
+    if (next <= loop->now_ms) {
         return 0;
+    }
     return next - loop->now_ms < INT_MAX ? (int)(next - loop->now_ms) : INT_MAX;
 }
 
@@ -146,8 +155,9 @@ static void run_batch(struct loop *loop)
     for (loop->batch_next = 0; loop->batch_next < loop->batch_count;) {
         const struct epoll_event *event = &loop->batch[loop->batch_next++];
         struct loop_io *io = event->data.ptr;
-        if (io != NULL)
+        if (io != NULL) {
             io->ready(io, event->events);
+        }
     }
     loop->batch_count = 0;
 }
@@ -214,15 +224,17 @@ int loop_modify(struct loop *loop, struct loop_io *io, uint32_t events)
 static void purge_batch(struct loop *loop, const struct loop_io *io)
 {
     for (int i = loop->batch_next; i < loop->batch_count; i++) {
-        if (loop->batch[i].data.ptr == io)
+        if (loop->batch[i].data.ptr == io) {
             loop->batch[i].data.ptr = NULL;
+        }
     }
 }
 
 void loop_remove(struct loop *loop, struct loop_io *io)
 {
-    if (io->fd < 0)
+    if (io->fd < 0) {
         return;
+    }
     (void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, io->fd, NULL); /* fails only for what is not registered */
     purge_batch(loop, io);
     io->fd = -1;
@@ -230,8 +242,9 @@ void loop_remove(struct loop *loop, struct loop_io *io)
 
 void loop_close(struct loop *loop, struct loop_io *io)
 {
-    if (io->fd < 0)
+    if (io->fd < 0) {
         return;
+    }
     purge_batch(loop, io);
     (void)close(io->fd);
     io->fd = -1;
@@ -255,8 +268,9 @@ bool loop_timer_is_armed(const struct loop_timer *timer)
 
 void loop_defer(struct loop *loop, struct loop_task *task)
 {
-    if (task->queued)
+    if (task->queued) {
         return;
+    }
     task->queued = true;
     task->next = NULL;
     *loop->tasks_end = task;
@@ -267,11 +281,13 @@ void loop_defer(struct loop *loop, struct loop_task *task)
 static bool unlink_task(struct loop_task **link, struct loop_task ***end, const struct loop_task *task)
 {
     for (; *link != NULL; link = &(*link)->next) {
-        if (*link != task)
+        if (*link != task) {
             continue;
+        }
         *link = task->next;
-        if (end != NULL && *end == &task->next)
+        if (end != NULL && *end == &task->next) {
             *end = link;
+        }
         return true;
     }
     return false;
@@ -279,10 +295,12 @@ static bool unlink_task(struct loop_task **link, struct loop_task ***end, const 
 
 void loop_defer_cancel(struct loop *loop, struct loop_task *task)
 {
-    if (!task->queued)
+    if (!task->queued) {
         return;
-    if (!unlink_task(&loop->tasks_running, NULL, task))
+    }
+    if (!unlink_task(&loop->tasks_running, NULL, task)) {
         (void)unlink_task(&loop->tasks, &loop->tasks_end, task);
+    }
     task->queued = false;
     task->next = NULL;
 }
@@ -294,6 +312,7 @@ void loop_post(struct loop *loop, struct loop_msg *msg)
         msg->next = newest;
     } while (
         !atomic_compare_exchange_weak_explicit(&loop->mail, &newest, msg, memory_order_release, memory_order_relaxed));
-    if (newest == NULL)
+    if (newest == NULL) {
         wake(loop);
+    }
 }

@@ -36,8 +36,9 @@ _Static_assert(sizeof(struct relay) <= 256, "memory budget of an idle connection
 int relay_shared_new(struct loop *loop, struct relay_shared **out)
 {
     struct relay_shared *shared = calloc(1, sizeof *shared);
-    if (shared == NULL)
+    if (shared == NULL) {
         return -ENOMEM;
+    }
     shared->buffer = malloc(RELAY_READ_MAX);
     if (shared->buffer == NULL) {
         free(shared);
@@ -51,8 +52,9 @@ int relay_shared_new(struct loop *loop, struct relay_shared **out)
 
 void relay_shared_free(struct relay_shared *shared)
 {
-    if (shared == NULL)
+    if (shared == NULL) {
         return;
+    }
     slab_done(&shared->slab);
     free(shared->buffer);
     free(shared);
@@ -72,8 +74,9 @@ static void finish(struct relay *relay, enum relay_end end, enum relay_side side
         result.bytes[i] = relay->flows[i].bytes;
         free(relay->flows[i].residue);
         /* Whatever cuts a stream short must not look like its regular end. */
-        if (end != RELAY_DONE)
+        if (end != RELAY_DONE) {
             sock_reset_on_close(relay->sockets[i].io.fd);
+        }
         loop_close(loop, &relay->sockets[i].io);
     }
     slab_free(&relay->shared->slab, relay);
@@ -88,8 +91,9 @@ static bool is_half_closed(const struct relay *relay)
 static bool has_outstanding(const struct relay *relay)
 {
     for (int i = 0; i < 2; i++) {
-        if (relay->sockets[i].unacked > 0 || relay->sockets[i].timeout_lifted || relay->flows[i].residue != NULL)
+        if (relay->sockets[i].unacked > 0 || relay->sockets[i].timeout_lifted || relay->flows[i].residue != NULL) {
             return true;
+        }
     }
     return false;
 }
@@ -97,8 +101,9 @@ static bool has_outstanding(const struct relay *relay)
 /* When a limit that has not passed yet wants to be looked at; UINT64_MAX for none. */
 static uint64_t until_limit_ms(uint64_t limit_ms, uint64_t quiet_ms)
 {
-    if (limit_ms == 0)
+    if (limit_ms == 0) {
         return UINT64_MAX;
+    }
     return quiet_ms < limit_ms ? limit_ms - quiet_ms : limit_ms;
 }
 
@@ -110,23 +115,27 @@ static void arm(struct relay *relay)
 
     uint64_t delay_ms = relay->resting ? UINT64_MAX : CHECK_MS;
     uint64_t idle_ms = until_limit_ms(relay->config.idle_ms, quiet_ms);
-    if (idle_ms < delay_ms)
+    if (idle_ms < delay_ms) {
         delay_ms = idle_ms;
+    }
     uint64_t half_ms = is_half_closed(relay) ? until_limit_ms(relay->config.half_closed_ms, quiet_ms) : UINT64_MAX;
-    if (half_ms < delay_ms)
+    if (half_ms < delay_ms) {
         delay_ms = half_ms;
+    }
 
-    if (delay_ms == UINT64_MAX)
+    if (delay_ms == UINT64_MAX) {
         loop_timer_cancel(loop, &relay->timer);
-    else
+    } else {
         loop_timer_set(loop, &relay->timer, delay_ms);
+    }
 }
 
 void relay_touch(struct relay *relay)
 {
     relay->active_ms = loop_now_ms(relay->shared->loop);
-    if (relay->resting)
+    if (relay->resting) {
         arm(relay);
+    }
 }
 
 /* Progress that only the kernel sees, and the closed window. */
@@ -163,12 +172,13 @@ static void on_timer(struct loop_timer *timer)
     uint64_t quiet_ms = loop_now_ms(relay->shared->loop) - relay->active_ms;
     uint64_t idle_ms = relay->config.idle_ms;
     uint64_t half_closed_ms = relay->config.half_closed_ms;
-    if (half_closed_ms != 0 && quiet_ms >= half_closed_ms && has_delivered_end(relay))
+    if (half_closed_ms != 0 && quiet_ms >= half_closed_ms && has_delivered_end(relay)) {
         finish(relay, RELAY_HALF_CLOSED_IDLE, RELAY_A, 0);
-    else if (idle_ms != 0 && quiet_ms >= idle_ms)
+    } else if (idle_ms != 0 && quiet_ms >= idle_ms) {
         finish(relay, RELAY_IDLE, RELAY_A, 0);
-    else
+    } else {
         arm(relay);
+    }
 }
 
 /* The one place that chooses the engine of a direction. */
@@ -185,8 +195,9 @@ static bool meet_errors(struct relay *relay)
 {
     for (int i = 0; i < 2; i++) {
         struct relay_socket *socket = &relay->sockets[i];
-        if (!socket->failed)
+        if (!socket->failed) {
             continue;
+        }
         int error = sock_error(socket->io.fd);
         if (error != 0) {
             finish(relay, RELAY_RESET, (enum relay_side)i, error);
@@ -207,8 +218,9 @@ static void finish_failed(struct relay *relay, enum relay_side side, int error)
     socket->readable = true;
     socket->read_to_end = true;
     for (int i = 0; i < LAST_MOVES; i++) {
-        if (move(relay, side, &unused) != RELAY_STEP_MORE)
+        if (move(relay, side, &unused) != RELAY_STEP_MORE) {
             break;
+        }
     }
     finish(relay, RELAY_RESET, side, error);
 }
@@ -231,10 +243,11 @@ static void run(struct relay *relay)
             ended[i] = true;
             break;
         case RELAY_STEP_BROKEN:
-            if (fault.side == (enum relay_side)i)
+            if (fault.side == (enum relay_side)i) {
                 finish(relay, RELAY_RESET, fault.side, fault.error);
-            else
+            } else {
                 finish_failed(relay, fault.side, fault.error);
+            }
             return;
         }
     }
@@ -242,12 +255,14 @@ static void run(struct relay *relay)
         finish(relay, RELAY_DONE, RELAY_A, 0);
         return;
     }
-    if (more)
+    if (more) {
         loop_defer(relay->shared->loop, &relay->task);
-    else if (meet_errors(relay))
+    } else if (meet_errors(relay)) {
         return;
-    if (!was_half_closed && is_half_closed(relay))
+    }
+    if (!was_half_closed && is_half_closed(relay)) {
         arm(relay); /* another limit holds now */
+    }
 }
 
 static void on_task(struct loop_task *task)
@@ -258,14 +273,18 @@ static void on_task(struct loop_task *task)
 static void on_events(struct relay *relay, enum relay_side side, uint32_t events)
 {
     struct relay_socket *socket = &relay->sockets[side];
-    if ((events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0)
+    if ((events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
         socket->readable = true;
-    if ((events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0)
+    }
+    if ((events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
         socket->read_to_end = true;
-    if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0)
+    }
+    if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) {
         socket->writable = true;
-    if ((events & EPOLLERR) != 0)
+    }
+    if ((events & EPOLLERR) != 0) {
         socket->failed = true;
+    }
     run(relay);
 }
 
@@ -305,8 +324,9 @@ int relay_start(struct relay_shared *shared, int fd_a, int fd_b, uint8_t *early,
 
     /* Registering makes epoll report what holds already, so the first events start everything. */
     rc = loop_add(shared->loop, &relay->sockets[RELAY_A].io, EVENTS);
-    if (rc == 0)
+    if (rc == 0) {
         rc = loop_add(shared->loop, &relay->sockets[RELAY_B].io, EVENTS);
+    }
 out:
     if (rc < 0) {
         slab_free(&shared->slab, relay);

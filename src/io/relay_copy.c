@@ -40,12 +40,15 @@ static ssize_t send_some(struct relay_socket *to, const uint8_t *data, size_t le
     do {
         sent = send(to->io.fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (sent < 0 && errno == EINTR);
-    if (sent < 0 && errno != EAGAIN)
+    if (sent < 0 && errno != EAGAIN) {
         return -errno;
-    if (sent < 0)
+    }
+    if (sent < 0) {
         sent = 0;
-    if ((size_t)sent < len)
+    }
+    if ((size_t)sent < len) {
         to->writable = false; /* the kernel has noted that we want to hear of room */
+    }
     return sent;
 }
 
@@ -53,14 +56,17 @@ static ssize_t send_some(struct relay_socket *to, const uint8_t *data, size_t le
 static int flush_residue(struct relay *relay, struct relay_flow *flow, struct relay_socket *to)
 {
     ssize_t sent = send_some(to, flow->residue + flow->residue_pos, flow->residue_len - flow->residue_pos);
-    if (sent < 0)
+    if (sent < 0) {
         return (int)sent;
-    if (sent > 0)
+    }
+    if (sent > 0) {
         relay_touch(relay);
+    }
     flow->bytes += (uint64_t)sent;
     flow->residue_pos += (uint32_t)sent;
-    if (flow->residue_pos < flow->residue_len)
+    if (flow->residue_pos < flow->residue_len) {
         return 1;
+    }
     free(flow->residue);
     flow->residue = NULL;
     flow->residue_pos = 0;
@@ -71,8 +77,9 @@ static int flush_residue(struct relay *relay, struct relay_flow *flow, struct re
 static int keep_residue(struct relay_flow *flow, const uint8_t *data, size_t len)
 {
     flow->residue = malloc(len);
-    if (flow->residue == NULL)
+    if (flow->residue == NULL) {
         return -ENOMEM;
+    }
     memcpy(flow->residue, data, len);
     flow->residue_len = (uint32_t)len;
     return 0;
@@ -81,8 +88,9 @@ static int keep_residue(struct relay_flow *flow, const uint8_t *data, size_t len
 static size_t read_size(const struct relay_flow *flow, const struct relay_socket *to)
 {
     size_t size = (size_t)RELAY_READ_MIN << flow->read_shift;
-    if (flow->read_shift == 0)
+    if (flow->read_shift == 0) {
         return size;
+    }
     size_t limit = sock_send_room(to->io.fd) + RELAY_READ_MIN;
     return size < limit ? size : limit;
 }
@@ -113,34 +121,41 @@ static enum relay_step move_once(struct relay *relay, enum relay_side from, size
     size_t size = read_size(flow, &relay->sockets[to]);
 
     ssize_t got = recv(source->io.fd, buffer, size, MSG_DONTWAIT);
-    if (got < 0 && errno == EINTR)
+    if (got < 0 && errno == EINTR) {
         return RELAY_STEP_MORE;
+    }
     if (got < 0 && errno == EAGAIN) {
         source->readable = false;
         source->read_to_end = false;
         return RELAY_STEP_WAIT;
     }
-    if (got < 0)
+    if (got < 0) {
         return broken(fault, from, errno);
-    if (got == 0)
+    }
+    if (got == 0) {
         return source->failed ? RELAY_STEP_WAIT : end_flow(relay, from, fault); /* behind an error, 0 is no FIN */
+    }
     size_t len = (size_t)got;
-    if (len < size && !source->read_to_end)
+    if (len < size && !source->read_to_end) {
         source->readable = false;
+    }
 
     relay_touch(relay);
     ssize_t sent = send_some(&relay->sockets[to], buffer, len);
-    if (sent < 0)
+    if (sent < 0) {
         return broken(fault, to, (int)-sent);
+    }
     flow->bytes += (uint64_t)sent;
     *moved += len;
     if ((size_t)sent == len) {
-        if (len == size && flow->read_shift < SHIFT_MAX)
+        if (len == size && flow->read_shift < SHIFT_MAX) {
             flow->read_shift++;
+        }
         return RELAY_STEP_MORE;
     }
-    if (flow->read_shift > 0)
+    if (flow->read_shift > 0) {
         flow->read_shift--;
+    }
     int rc = keep_residue(flow, buffer + sent, len - (size_t)sent);
     return rc < 0 ? broken(fault, from, -rc) : RELAY_STEP_WAIT;
 }
@@ -151,23 +166,28 @@ enum relay_step relay_copy(struct relay *relay, enum relay_side from, struct rel
     struct relay_socket *source = &relay->sockets[from];
     enum relay_side to = relay_other(from);
 
-    if (flow->ended)
+    if (flow->ended) {
         return RELAY_STEP_ENDED;
+    }
     if (flow->residue != NULL && relay->sockets[to].writable) {
         int rc = flush_residue(relay, flow, &relay->sockets[to]);
-        if (rc < 0)
+        if (rc < 0) {
             return broken(fault, to, -rc);
+        }
     }
-    if (flow->residue != NULL)
+    if (flow->residue != NULL) {
         return RELAY_STEP_WAIT;
+    }
 
     size_t moved = 0;
     for (unsigned round = 0; source->readable && relay->sockets[to].writable; round++) {
-        if (round == RELAY_BUDGET_ROUNDS || moved >= RELAY_BUDGET_LEN)
+        if (round == RELAY_BUDGET_ROUNDS || moved >= RELAY_BUDGET_LEN) {
             return RELAY_STEP_MORE;
+        }
         enum relay_step step = move_once(relay, from, &moved, fault);
-        if (step != RELAY_STEP_MORE)
+        if (step != RELAY_STEP_MORE) {
             return step;
+        }
     }
     return RELAY_STEP_WAIT;
 }

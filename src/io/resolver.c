@@ -69,24 +69,27 @@ static void link_query(struct resolver *resolver, struct resolver_query *query)
 {
     query->next = NULL;
     query->prev = resolver->last;
-    if (query->prev != NULL)
+    if (query->prev != NULL) {
         query->prev->next = query;
-    else
+    } else {
         resolver->first = query;
+    }
     resolver->last = query;
     resolver->queued_count++;
 }
 
 static void unlink_query(struct resolver *resolver, struct resolver_query *query)
 {
-    if (query->prev != NULL)
+    if (query->prev != NULL) {
         query->prev->next = query->next;
-    else
+    } else {
         resolver->first = query->next;
-    if (query->next != NULL)
+    }
+    if (query->next != NULL) {
         query->next->prev = query->prev;
-    else
+    } else {
         resolver->last = query->prev;
+    }
     resolver->queued_count--;
 }
 
@@ -94,18 +97,22 @@ static void unlink_query(struct resolver *resolver, struct resolver_query *query
 static bool is_askable(const char *name)
 {
     size_t len = strlen(name);
-    if (len > 0 && name[len - 1] == '.')
+    if (len > 0 && name[len - 1] == '.') {
         len--;
-    if (len == 0 || len > HOST_NAME_MAX_LEN)
+    }
+    if (len == 0 || len > HOST_NAME_MAX_LEN) {
         return false;
+    }
     size_t label_len = 0;
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)name[i];
-        if (c <= ' ' || c >= 0x7f)
+        if (c <= ' ' || c >= 0x7f) {
             return false;
+        }
         label_len = c == '.' ? 0 : label_len + 1;
-        if (label_len > LABEL_MAX_LEN || (c == '.' && (i == 0 || name[i - 1] == '.')))
+        if (label_len > LABEL_MAX_LEN || (c == '.' && (i == 0 || name[i - 1] == '.'))) {
             return false;
+        }
     }
     return true;
 }
@@ -120,16 +127,19 @@ static void add_addr(struct resolver_query *query, const struct addrinfo *info)
 {
     struct socks6_addr addr;
     struct sockaddr_in6 sin6;
-    if (!sock_to_addr(info->ai_addr, info->ai_addrlen, &addr))
+    if (!sock_to_addr(info->ai_addr, info->ai_addrlen, &addr)) {
         return;
+    }
     if (info->ai_family == AF_INET6) {
         memcpy(&sin6, info->ai_addr, sizeof sin6);
-        if (sin6.sin6_scope_id != 0 || IN6_IS_ADDR_LINKLOCAL(&sin6.sin6_addr))
+        if (sin6.sin6_scope_id != 0 || IN6_IS_ADDR_LINKLOCAL(&sin6.sin6_addr)) {
             return;
+        }
     }
     for (size_t i = 0; i < query->answer.count; i++) {
-        if (same_addr(&query->addrs[i], &addr))
+        if (same_addr(&query->addrs[i], &addr)) {
             return;
+        }
     }
     addr.port = query->port;
     query->addrs[query->answer.count++] = addr;
@@ -144,20 +154,23 @@ static void set_answer(struct resolver_query *query, enum resolver_status status
 static void take_addrs(struct resolver_query *query, const struct addrinfo *list)
 {
     size_t count = 0;
-    for (const struct addrinfo *info = list; info != NULL && count < RESOLVER_ADDRESSES_MAX; info = info->ai_next)
+    for (const struct addrinfo *info = list; info != NULL && count < RESOLVER_ADDRESSES_MAX; info = info->ai_next) {
         count++;
+    }
     query->addrs = calloc(count > 0 ? count : 1, sizeof *query->addrs);
     if (query->addrs == NULL) {
         set_answer(query, RESOLVER_FAILED, "out of memory");
         return;
     }
-    for (const struct addrinfo *info = list; info != NULL && count > 0; info = info->ai_next, count--)
+    for (const struct addrinfo *info = list; info != NULL && count > 0; info = info->ai_next, count--) {
         add_addr(query, info);
+    }
     query->answer.addrs = query->addrs;
-    if (query->answer.count > 0)
+    if (query->answer.count > 0) {
         set_answer(query, RESOLVER_OK, "");
-    else
+    } else {
         set_answer(query, RESOLVER_NO_ADDRESS, "no usable address");
+    }
 }
 
 /* Fills in the answer. Blocks. */
@@ -199,8 +212,9 @@ static void look_up(struct resolver_query *query)
 static void on_answer(struct loop_msg *msg)
 {
     struct resolver_query *query = LOOP_OWNER(msg, struct resolver_query, msg);
-    if (!query->is_cancelled)
+    if (!query->is_cancelled) {
         query->done(query->user, &query->answer);
+    }
     query_free(query);
 }
 
@@ -243,24 +257,28 @@ static void start_thread(struct resolver *resolver)
 {
     pthread_attr_t attr;
     sigset_t all, old;
-    if (pthread_attr_init(&attr) != 0)
+    if (pthread_attr_init(&attr) != 0) {
         return;
+    }
     (void)pthread_attr_setstacksize(&attr, THREAD_STACK_LEN);
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    if (pthread_create(&resolver->threads[resolver->thread_count], &attr, run, resolver) == 0)
+    if (pthread_create(&resolver->threads[resolver->thread_count], &attr, run, resolver) == 0) {
         resolver->thread_count++;
+    }
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     (void)pthread_attr_destroy(&attr);
 }
 
 int resolver_new(unsigned threads, size_t queue_max, struct resolver **out)
 {
-    if (threads == 0 || threads > THREADS_MAX || queue_max == 0)
+    if (threads == 0 || threads > THREADS_MAX || queue_max == 0) {
         return -EINVAL;
+    }
     struct resolver *resolver = calloc(1, sizeof *resolver);
-    if (resolver == NULL)
+    if (resolver == NULL) {
         return -ENOMEM;
+    }
     int rc = pthread_mutex_init(&resolver->mutex, NULL);
     if (rc != 0) {
         free(resolver);
@@ -280,14 +298,16 @@ int resolver_new(unsigned threads, size_t queue_max, struct resolver **out)
 
 void resolver_free(struct resolver *resolver)
 {
-    if (resolver == NULL)
+    if (resolver == NULL) {
         return;
+    }
     (void)pthread_mutex_lock(&resolver->mutex);
     resolver->is_closing = true;
     (void)pthread_cond_broadcast(&resolver->has_work);
     (void)pthread_mutex_unlock(&resolver->mutex);
-    for (unsigned i = 0; i < resolver->thread_count; i++)
+    for (unsigned i = 0; i < resolver->thread_count; i++) {
         (void)pthread_join(resolver->threads[i], NULL);
+    }
     struct resolver_query *query = resolver->first;
     while (query != NULL) {
         struct resolver_query *next = query->next;
@@ -302,12 +322,15 @@ void resolver_free(struct resolver *resolver)
 /* With the mutex held: 0 or -EAGAIN. */
 static int enqueue(struct resolver *resolver, struct resolver_query *query)
 {
-    if (resolver->queued_count >= resolver->queue_max)
+    if (resolver->queued_count >= resolver->queue_max) {
         return -EAGAIN;
-    if (resolver->idle_count <= resolver->queued_count && resolver->thread_count < resolver->thread_max)
+    }
+    if (resolver->idle_count <= resolver->queued_count && resolver->thread_count < resolver->thread_max) {
         start_thread(resolver);
-    if (resolver->thread_count == 0)
+    }
+    if (resolver->thread_count == 0) {
         return -EAGAIN; /* nobody would ever take it */
+    }
     link_query(resolver, query);
     (void)pthread_cond_signal(&resolver->has_work);
     return 0;
@@ -319,8 +342,9 @@ int resolver_ask(struct resolver *resolver, struct loop *loop, const char *name,
     size_t len = strlen(name);
     assert(len <= SOCKS6_NAME_MAX);
     struct resolver_query *query = calloc(1, sizeof *query);
-    if (query == NULL)
+    if (query == NULL) {
         return -ENOMEM;
+    }
     memcpy(query->name, name, len + 1);
     query->msg.run = on_answer;
     query->resolver = resolver;
@@ -332,17 +356,19 @@ int resolver_ask(struct resolver *resolver, struct loop *loop, const char *name,
     (void)pthread_mutex_lock(&resolver->mutex);
     int rc = enqueue(resolver, query);
     (void)pthread_mutex_unlock(&resolver->mutex);
-    if (rc < 0)
+    if (rc < 0) {
         query_free(query);
-    else
+    } else {
         *out = query;
+    }
     return rc;
 }
 
 void resolver_cancel(struct resolver_query *query)
 {
-    if (query == NULL)
+    if (query == NULL) {
         return;
+    }
     if (atomic_load(&query->state) == QUERY_POSTED) {
         query->is_cancelled = true; /* it is this thread's now; the pool may even be gone */
         return;
@@ -351,9 +377,11 @@ void resolver_cancel(struct resolver_query *query)
     (void)pthread_mutex_lock(&resolver->mutex);
     query->is_cancelled = true;
     bool is_queued = query->state == QUERY_QUEUED;
-    if (is_queued)
+    if (is_queued) {
         unlink_query(resolver, query);
+    }
     (void)pthread_mutex_unlock(&resolver->mutex);
-    if (is_queued)
+    if (is_queued) {
         query_free(query);
+    }
 }

@@ -42,26 +42,30 @@ static void link_chunk(struct slab *slab, struct slab_chunk *chunk)
 {
     chunk->prev = NULL;
     chunk->next = slab->has_room;
-    if (chunk->next != NULL)
+    if (chunk->next != NULL) {
         chunk->next->prev = chunk;
+    }
     slab->has_room = chunk;
 }
 
 static void unlink_chunk(struct slab *slab, struct slab_chunk *chunk)
 {
-    if (chunk->prev != NULL)
+    if (chunk->prev != NULL) {
         chunk->prev->next = chunk->next;
-    else
+    } else {
         slab->has_room = chunk->next;
-    if (chunk->next != NULL)
+    }
+    if (chunk->next != NULL) {
         chunk->next->prev = chunk->prev;
+    }
 }
 
 static struct slab_chunk *new_chunk(struct slab *slab)
 {
     struct slab_chunk *chunk = aligned_alloc(SLAB_CHUNK_LEN, SLAB_CHUNK_LEN);
-    if (chunk == NULL)
+    if (chunk == NULL) {
         return NULL;
+    }
     chunk->free = NULL;
     chunk->used_count = 0;
     size_t count = (SLAB_CHUNK_LEN - CHUNK_HEAD) / slab->object_len;
@@ -103,27 +107,31 @@ void slab_done(struct slab *slab)
 void *slab_alloc(struct slab *slab)
 {
     struct slab_chunk *chunk = slab->has_room != NULL ? slab->has_room : new_chunk(slab);
-    if (chunk == NULL)
+    if (chunk == NULL) {
         return NULL;
+    }
     struct free_object *object = chunk->free;
     assert(object != NULL);
     ASAN_UNPOISON_MEMORY_REGION(object, slab->object_len);
     chunk->free = object->next;
     chunk->used_count++;
     slab->used_count++;
-    if (chunk->free == NULL)
+    if (chunk->free == NULL) {
         unlink_chunk(slab, chunk);
+    }
     return memset(object, 0, slab->object_len);
 }
 
 void slab_free(struct slab *slab, void *object)
 {
-    if (object == NULL)
+    if (object == NULL) {
         return;
+    }
     struct slab_chunk *chunk = (void *)((char *)object - ((uintptr_t)object & (SLAB_CHUNK_LEN - 1)));
     struct free_object *freed = object;
-    if (chunk->free == NULL)
+    if (chunk->free == NULL) {
         link_chunk(slab, chunk);
+    }
     freed->next = chunk->free;
     chunk->free = freed;
     ASAN_POISON_MEMORY_REGION(object, slab->object_len);

@@ -68,8 +68,9 @@ int sock_local(int fd, struct socks6_addr *out)
 {
     struct sockaddr_storage name = {0};
     socklen_t len = sizeof name;
-    if (getsockname(fd, (struct sockaddr *)&name, &len) < 0)
+    if (getsockname(fd, (struct sockaddr *)&name, &len) < 0) {
         return -errno;
+    }
     return sock_to_addr((const struct sockaddr *)&name, len, out) ? 0 : -EAFNOSUPPORT;
 }
 
@@ -77,8 +78,9 @@ int sock_peer(int fd, struct socks6_addr *out)
 {
     struct sockaddr_storage name = {0};
     socklen_t len = sizeof name;
-    if (getpeername(fd, (struct sockaddr *)&name, &len) < 0)
+    if (getpeername(fd, (struct sockaddr *)&name, &len) < 0) {
         return -errno;
+    }
     return sock_to_addr((const struct sockaddr *)&name, len, out) ? 0 : -EAFNOSUPPORT;
 }
 
@@ -95,8 +97,9 @@ int sock_set_dialling_options(int fd)
         {IPPROTO_TCP, TCP_KEEPCNT, SOCK_KEEPALIVE_COUNT},
     };
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
-        if (setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof options[i].value) < 0)
+        if (setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof options[i].value) < 0) {
             return -errno;
+        }
     }
     return 0;
 }
@@ -104,8 +107,9 @@ int sock_set_dialling_options(int fd)
 int sock_set_connection_options(int fd)
 {
     int rc = sock_set_dialling_options(fd);
-    if (rc < 0)
+    if (rc < 0) {
         return rc;
+    }
     const unsigned ms = SOCK_USER_TIMEOUT_MS;
     return setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms) < 0 ? -errno : 0;
 }
@@ -114,12 +118,14 @@ bool sock_peer_window_is_closed(int fd)
 {
     struct tcp_info info = {0};
     socklen_t len = sizeof info;
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0) {
         return false;
+    }
     /* Before Linux 5.4 there is no tcpi_snd_wnd; nothing in flight although something waits tells nearly the same. */
     bool has_window = len >= offsetof(struct tcp_info, tcpi_snd_wnd) + sizeof info.tcpi_snd_wnd;
-    if (has_window && info.tcpi_snd_wnd == 0)
+    if (has_window && info.tcpi_snd_wnd == 0) {
         return info.tcpi_notsent_bytes > 0 || info.tcpi_unacked > 0;
+    }
     /* A window too small for the next segment counts as closed in the kernel too: it probes. */
     return info.tcpi_notsent_bytes > 0 && info.tcpi_unacked == 0;
 }
@@ -141,8 +147,9 @@ size_t sock_send_room(int fd)
        SIOCOUTQ would need two calls and know nothing of the overhead. */
     uint32_t info[SK_MEMINFO_VARS] = {0};
     socklen_t len = sizeof info;
-    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &len) < 0)
+    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &len) < 0) {
         return 0;
+    }
     uint32_t limit = info[SK_MEMINFO_SNDBUF];
     uint32_t queued = info[SK_MEMINFO_WMEM_QUEUED];
     return queued < limit ? limit - queued : 0;
@@ -165,18 +172,24 @@ static int set_flag(int fd, int level, int name)
 static int prepare_listener(int fd, const struct sockaddr *sa, socklen_t len, int backlog, bool exclusive)
 {
     int rc = set_flag(fd, SOL_SOCKET, SO_REUSEADDR);
-    if (rc == 0 && sa->sa_family == AF_INET6)
+    if (rc == 0 && sa->sa_family == AF_INET6) {
         rc = set_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY);
-    if (rc == 0 && !exclusive)
+    }
+    if (rc == 0 && !exclusive) {
         rc = set_flag(fd, SOL_SOCKET, SO_REUSEPORT);
-    if (rc == 0 && bind(fd, sa, len) < 0)
+    }
+    if (rc == 0 && bind(fd, sa, len) < 0) {
         rc = -errno;
-    if (rc == 0 && exclusive)
+    }
+    if (rc == 0 && exclusive) {
         rc = set_flag(fd, SOL_SOCKET, SO_REUSEPORT);
-    if (rc == 0)
+    }
+    if (rc == 0) {
         rc = sock_set_connection_options(fd);
-    if (rc == 0 && listen(fd, backlog) < 0)
+    }
+    if (rc == 0 && listen(fd, backlog) < 0) {
         rc = -errno;
+    }
     return rc;
 }
 
@@ -184,11 +197,13 @@ int sock_listen(const struct socks6_addr *addr, int backlog, bool exclusive)
 {
     struct sockaddr_storage sa;
     socklen_t len;
-    if (!sock_from_addr(addr, &sa, &len))
+    if (!sock_from_addr(addr, &sa, &len)) {
         return -EAFNOSUPPORT;
+    }
     int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
+    if (fd < 0) {
         return -errno;
+    }
     int rc = prepare_listener(fd, (const struct sockaddr *)&sa, len, backlog, exclusive);
     if (rc < 0) {
         (void)close(fd);

@@ -45,10 +45,12 @@ void wheel_init(struct wheel *wheel, uint64_t now_ms)
     wheel->base_ms = now_ms;
     wheel->tick = 0;
     wheel->target = 0;
-    for (unsigned level = 0; level < WHEEL_LEVELS; level++)
+    for (unsigned level = 0; level < WHEEL_LEVELS; level++) {
         wheel->occupied[level] = 0;
-    for (unsigned i = 0; i < WHEEL_LEVELS * WHEEL_SLOTS; i++)
+    }
+    for (unsigned i = 0; i < WHEEL_LEVELS * WHEEL_SLOTS; i++) {
         list_init(&wheel->slots[i]);
+    }
     list_init(&wheel->due);
 }
 
@@ -94,8 +96,9 @@ static void unlink_timer(struct wheel *wheel, struct loop_timer *timer)
 
 void wheel_set(struct wheel *wheel, struct loop_timer *timer, uint64_t due_ms)
 {
-    if (timer->next != NULL)
+    if (timer->next != NULL) {
         unlink_timer(wheel, timer);
+    }
     uint64_t tick = due_tick(wheel, due_ms);
     if (tick <= wheel->target && wheel->target < TICK_MAX) {
         tick = wheel->target + 1;
@@ -107,16 +110,18 @@ void wheel_set(struct wheel *wheel, struct loop_timer *timer, uint64_t due_ms)
 
 void wheel_cancel(struct wheel *wheel, struct loop_timer *timer)
 {
-    if (timer->next != NULL)
+    if (timer->next != NULL) {
         unlink_timer(wheel, timer);
+    }
 }
 
 /* The next tick with something to do and its level; false without timers. */
 static bool next_stop(const struct wheel *wheel, uint64_t *tick, unsigned *level)
 {
     for (unsigned i = 0; i < WHEEL_LEVELS; i++) {
-        if (wheel->occupied[i] == 0)
+        if (wheel->occupied[i] == 0) {
             continue;
+        }
         unsigned slot = (unsigned)__builtin_ctzll(wheel->occupied[i]);
         assert(slot >= digit(wheel->tick, i));
         unsigned shift = DIGIT_BITS * i;
@@ -146,10 +151,12 @@ static void run_due(struct wheel *wheel)
 void wheel_expire(struct wheel *wheel, uint64_t now_ms)
 {
     uint64_t target = now_ms > wheel->base_ms ? (now_ms - wheel->base_ms) / LOOP_TICK_MS : 0;
-    if (target > TICK_MAX)
+    if (target > TICK_MAX) {
         target = TICK_MAX;
-    if (target <= wheel->target)
+    }
+    if (target <= wheel->target) {
         return;
+    }
     wheel->target = target;
 
     uint64_t tick;

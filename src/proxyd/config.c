@@ -27,8 +27,9 @@ bool config_is_open(const struct config *config)
 
 static void snapshot_free(struct config_snapshot *snapshot)
 {
-    if (snapshot == NULL)
+    if (snapshot == NULL) {
         return;
+    }
     policy_free(snapshot->config.policy);
     free(snapshot->config.listeners);
     free(snapshot);
@@ -42,10 +43,12 @@ const struct config *config_retain(const struct config *config)
 
 void config_release(const struct config *config)
 {
-    if (config == NULL)
+    if (config == NULL) {
         return;
-    if (atomic_fetch_sub_explicit(&snapshot_of(config)->references, 1, memory_order_acq_rel) == 1)
+    }
+    if (atomic_fetch_sub_explicit(&snapshot_of(config)->references, 1, memory_order_acq_rel) == 1) {
         snapshot_free(snapshot_of(config));
+    }
 }
 
 /* The defaults, but for the listeners. NULL = no memory. */
@@ -53,8 +56,9 @@ static struct config_snapshot *snapshot_new(void)
 {
     struct config_snapshot *snapshot = calloc(1, sizeof *snapshot);
 
-    if (snapshot == NULL)
+    if (snapshot == NULL) {
         return NULL;
+    }
     snapshot->config.limits = (struct config_limits){
         .handshake_ms = 10000,    /* 10 s */
         .connect_ms = 30000,      /* 30 s */
@@ -89,8 +93,9 @@ static int check_open(const struct config_place *place, unsigned line, unsigned 
 {
     char shown[SOCKS6_ADDR_TEXT_MAX];
 
-    if (listener->open || is_loopback(&listener->address) || !policy_is_open(config->policy))
+    if (listener->open || is_loopback(&listener->address) || !policy_is_open(config->policy)) {
         return 0;
+    }
     (void)socks6_addr_format(&listener->address, shown, sizeof shown);
     return config_fail(place, line, column,
                        "%s would be open to everybody: it is not a loopback address, and no rule limits who comes "
@@ -106,15 +111,18 @@ static int take_listeners(const struct config_place *place, struct config_draft 
 
     assert(draft->listener_count > 0);
     config->listeners = calloc(draft->listener_count, sizeof *config->listeners);
-    if (config->listeners == NULL)
+    if (config->listeners == NULL) {
         return config_fail(place, 0, 0, "no memory to read it");
+    }
     for (size_t i = 0; i < draft->listener_count; i++) {
         struct listener_draft *from = &draft->listeners[i];
 
-        if (!from->has_open)
+        if (!from->has_open) {
             from->listener.open = draft->snapshot->open;
-        if (check_open(place, from->line, from->column, config, &from->listener) != 0)
+        }
+        if (check_open(place, from->line, from->column, config, &from->listener) != 0) {
             return -1;
+        }
         config->listeners[config->listener_count++] = from->listener;
     }
     return 0;
@@ -126,8 +134,9 @@ static int default_listeners(const struct config_place *place, struct config_dra
     static const uint8_t ipv4[4] = {127, 0, 0, 1}, ipv6[16] = {[15] = 1};
 
     draft->listeners = calloc(2, sizeof *draft->listeners);
-    if (draft->listeners == NULL)
+    if (draft->listeners == NULL) {
         return config_fail(place, 0, 0, "no memory to read it");
+    }
     draft->listeners[0].listener.address = socks6_addr_ipv4(ipv4, SOCKS6_PORT);
     draft->listeners[1].listener.address = socks6_addr_ipv6(ipv6, SOCKS6_PORT);
     draft->listeners[0].listener.protocols = draft->listeners[1].listener.protocols = ALL_PROTOCOLS;
@@ -142,8 +151,9 @@ static int command_line_listeners(struct config_snapshot *snapshot, const char *
     struct config *config = &snapshot->config;
 
     config->listeners = calloc(listen_count, sizeof *config->listeners);
-    if (config->listeners == NULL)
+    if (config->listeners == NULL) {
         return config_fail(&(struct config_place){.file = "-l", .error = error}, 0, 0, "no memory for it");
+    }
     for (size_t i = 0; i < listen_count; i++) {
         struct config_listener *listener = &config->listeners[i];
         char file[128], why[CONFIG_WHY_MAX];
@@ -151,15 +161,18 @@ static int command_line_listeners(struct config_snapshot *snapshot, const char *
 
         (void)snprintf(file, sizeof file, "-l %.120s", listen[i]);
         *listener = (struct config_listener){.protocols = ALL_PROTOCOLS, .open = snapshot->open};
-        if (!listen_address_parse(listen[i], &listener->address, why))
+        if (!listen_address_parse(listen[i], &listener->address, why)) {
             return config_fail(&place, 0, 0, "%s", why);
+        }
         for (size_t j = 0; j < i; j++) {
             if (listener->address.port != 0 &&
-                socks6_addr_equal(&config->listeners[j].address, &listener->address) != 0)
+                socks6_addr_equal(&config->listeners[j].address, &listener->address) != 0) {
                 return config_fail(&place, 0, 0, "given twice; remove one of the two");
+            }
         }
-        if (check_open(&place, 0, 0, config, listener) != 0)
+        if (check_open(&place, 0, 0, config, listener) != 0) {
             return -1;
+        }
         config->listener_count++;
     }
     return 0;
@@ -173,23 +186,28 @@ static int load(const struct config_place *place, const char *text, size_t len, 
     struct yaml_tree tree = {0};
     int err = -1;
 
-    if (draft.snapshot == NULL)
+    if (draft.snapshot == NULL) {
         return config_fail(place, 0, 0, "no memory to read it");
+    }
     if (text != NULL &&
-        (yaml_tree_load(&tree, text, len, place) != 0 || config_read_document(place, tree.root, &draft) != 0))
+        (yaml_tree_load(&tree, text, len, place) != 0 || config_read_document(place, tree.root, &draft) != 0)) {
         goto out;
+    }
     policy_finish(draft.snapshot->config.policy);
-    if (listen_count > 0)
+    if (listen_count > 0) {
         err = command_line_listeners(draft.snapshot, listen, listen_count, place->error);
-    else if (draft.listener_count > 0 || default_listeners(place, &draft) == 0)
+    } else if (draft.listener_count > 0 || default_listeners(place, &draft) == 0) {
         err = take_listeners(place, &draft);
-    if (err == 0)
+    }
+    if (err == 0) {
         *out = &draft.snapshot->config;
+    }
 out:
     yaml_tree_done(&tree);
     free(draft.listeners);
-    if (err != 0)
+    if (err != 0) {
         snapshot_free(draft.snapshot);
+    }
     return err;
 }
 
@@ -209,20 +227,24 @@ static int read_file(const char *path, char **out, size_t *out_len)
     char *text;
     int err = 0;
 
-    if (fd < 0)
+    if (fd < 0) {
         return -errno;
+    }
     text = malloc(CONFIG_FILE_MAX + 1);
-    if (text == NULL)
+    if (text == NULL) {
         err = -ENOMEM;
+    }
     while (err == 0 && len <= CONFIG_FILE_MAX) {
         ssize_t got = read(fd, text + len, CONFIG_FILE_MAX + 1 - len);
 
-        if (got == 0)
+        if (got == 0) {
             break;
-        if (got > 0)
+        }
+        if (got > 0) {
             len += (size_t)got;
-        else if (errno != EINTR)
+        } else if (errno != EINTR) {
             err = -errno;
+        }
     }
     close(fd);
     if (err != 0) {
@@ -244,8 +266,9 @@ int config_load(const char *path, const char *const *listen, size_t listen_count
 
     if (path != NULL) {
         err = read_file(path, &text, &len);
-        if (err != 0)
+        if (err != 0) {
             return config_fail(&place, 0, 0, "%s", strerrordesc_np(-err));
+        }
     }
     err = load(&place, text, len, listen, listen_count, out);
     free(text);

@@ -22,13 +22,16 @@ static int read_address(const struct config_place *place, const struct yaml_node
     char why[CONFIG_WHY_MAX];
 
     /* An unquoted [::]:1080 reaches here as a list at most. */
-    if (value->kind == YAML_LIST)
+    if (value->kind == YAML_LIST) {
         return config_fail(place, value->line, value->column,
                            "expected an address, found a list; put an IPv6 address in quotes: \"[::]:1080\"");
-    if (require_scalar(place, value, "an address such as 127.0.0.1:1080") != 0)
+    }
+    if (require_scalar(place, value, "an address such as 127.0.0.1:1080") != 0) {
         return -1;
-    if (!listen_address_parse(value->text, &draft->listener.address, why))
+    }
+    if (!listen_address_parse(value->text, &draft->listener.address, why)) {
         return config_fail(place, value->line, value->column, "%s", why);
+    }
     draft->listener.line = value->line;
     draft->line = value->line;
     draft->column = value->column;
@@ -39,11 +42,13 @@ static int read_protocol(const struct config_place *place, const struct yaml_nod
 {
     unsigned *protocols = target, index;
 
-    if (read_choice(place, item, config_protocol_names, "a protocol", &index) != 0)
+    if (read_choice(place, item, config_protocol_names, "a protocol", &index) != 0) {
         return -1;
-    if ((*protocols & 1u << index) != 0)
+    }
+    if ((*protocols & 1u << index) != 0) {
         return config_fail(place, item->line, item->column, "'%s' is in this list already; remove one of the two",
                            item->text);
+    }
     *protocols |= 1u << index;
     return 0;
 }
@@ -55,8 +60,9 @@ static int read_protocols(const struct config_place *place, const struct yaml_no
 
     if (read_each(place, value,
                   "would take no client; list socks6, socks5 or socks4, or remove the key for all of them",
-                  read_protocol, &protocols) != 0)
+                  read_protocol, &protocols) != 0) {
         return -1;
+    }
     draft->listener.protocols = protocols;
     return 0;
 }
@@ -82,22 +88,26 @@ static int read_listener(const struct config_place *place, const struct yaml_nod
     *listener = (struct listener_draft){
         .listener = {.protocols = CONFIG_SOCKS4 | CONFIG_SOCKS5 | CONFIG_SOCKS6},
     };
-    if (node->kind == YAML_SCALAR && !yaml_is_null(node))
+    if (node->kind == YAML_SCALAR && !yaml_is_null(node)) {
         return config_fail(place, node->line, node->column, "expected a mapping, found %s; write 'address: %.60s'",
                            config_show(node->text), node->text);
-    if (read_mapping(place, node, listener_keys, COUNT(listener_keys), listener) != 0)
+    }
+    if (read_mapping(place, node, listener_keys, COUNT(listener_keys), listener) != 0) {
         return -1;
-    if (listener->line == 0)
+    }
+    if (listener->line == 0) {
         return config_fail(place, node->line, node->column,
                            "a listener without an address; add 'address: 127.0.0.1:1080'");
+    }
     for (size_t i = 0; i < draft->listener_count; i++) {
         const struct listener_draft *other = &draft->listeners[i];
 
         if (listener->listener.address.port != 0 &&
-            socks6_addr_equal(&other->listener.address, &listener->listener.address) != 0)
+            socks6_addr_equal(&other->listener.address, &listener->listener.address) != 0) {
             return config_fail(place, listener->line, listener->column,
                                "this address is already at line %u, column %u; remove one of the two", other->line,
                                other->column);
+        }
     }
     draft->listener_count++;
     return 0;
@@ -107,18 +117,22 @@ static int read_listeners(const struct config_place *place, const struct yaml_no
 {
     struct config_draft *draft = target;
 
-    if (require_list(place, value, "- address: 127.0.0.1:1080") != 0)
+    if (require_list(place, value, "- address: 127.0.0.1:1080") != 0) {
         return -1;
-    if (value->count == 0)
+    }
+    if (value->count == 0) {
         return config_fail(
             place, value->line, value->column,
             "no listener at all; add '- address: 127.0.0.1:1080', or remove 'listeners' for the default");
+    }
     draft->listeners = calloc(value->count, sizeof *draft->listeners);
-    if (draft->listeners == NULL)
+    if (draft->listeners == NULL) {
         return config_fail(place, 0, 0, "no memory to read it");
+    }
     for (const struct yaml_node *item = value->first; item != NULL; item = item->next) {
-        if (read_listener(place, item, draft) != 0)
+        if (read_listener(place, item, draft) != 0) {
             return -1;
+        }
     }
     return 0;
 }
@@ -135,8 +149,9 @@ static int read_workers(const struct config_place *place, const struct yaml_node
     struct config_draft *draft = target;
     uint32_t workers;
 
-    if (read_number(place, value, 1, 256, "auto", 0, &workers) != 0)
+    if (read_number(place, value, 1, 256, "auto", 0, &workers) != 0) {
         return -1;
+    }
     draft->snapshot->config.workers = workers;
     return 0;
 }
@@ -223,8 +238,9 @@ static int read_level(const struct config_place *place, const struct yaml_node *
     struct config *config = target;
     unsigned index;
 
-    if (read_choice(place, value, config_level_names, "a log level", &index) != 0)
+    if (read_choice(place, value, config_level_names, "a log level", &index) != 0) {
         return -1;
+    }
     config->log_level = (enum config_log_level)index;
     return 0;
 }
@@ -234,8 +250,9 @@ static int read_format(const struct config_place *place, const struct yaml_node 
     struct config *config = target;
     unsigned index;
 
-    if (read_choice(place, value, config_format_names, "a log format", &index) != 0)
+    if (read_choice(place, value, config_format_names, "a log format", &index) != 0) {
         return -1;
+    }
     config->log_format = (enum config_log_format)index;
     return 0;
 }
@@ -275,7 +292,8 @@ const struct config_section config_sections[] = {
 
 int config_read_document(const struct config_place *place, const struct yaml_node *root, struct config_draft *draft)
 {
-    if (root == NULL)
+    if (root == NULL) {
         return 0;
+    }
     return read_mapping(place, root, top_keys, COUNT(top_keys), draft);
 }

@@ -15,12 +15,14 @@ static void print_text(const char *text, FILE *out)
         unsigned more = *c >= 0xf0 ? 3 : *c >= 0xe0 ? 2 : *c >= 0xc0 ? 1 : 0;
         uint32_t code = more == 0 ? *c : *c & (0x3fu >> more);
 
-        for (c++; more > 0 && *c != '\0'; more--)
+        for (c++; more > 0 && *c != '\0'; more--) {
             code = code << 6 | (*c++ & 0x3f);
-        if (code >= 0x20 && code < 0x7f && code != '"' && code != '\\')
+        }
+        if (code >= 0x20 && code < 0x7f && code != '"' && code != '\\') {
             fputc((int)code, out);
-        else
+        } else {
             fprintf(out, "\\U%08" PRIX32, code);
+        }
     }
     fputc('"', out);
 }
@@ -37,8 +39,9 @@ static void print_time(const char *key, uint64_t ms, FILE *out)
         fprintf(out, "  %s: none\n", key);
         return;
     }
-    while (ms % units[i].ms != 0)
+    while (ms % units[i].ms != 0) {
         i++;
+    }
     fprintf(out, "  %s: %" PRIu64 "%s\n", key, ms / units[i].ms, units[i].name);
 }
 
@@ -52,8 +55,9 @@ static void print_listener(const struct config_listener *listener, FILE *out)
     print_text(address, out);
     fputs("\n    protocols: [", out);
     for (unsigned i = 3; i-- > 0;) {
-        if ((listener->protocols & 1u << i) == 0)
+        if ((listener->protocols & 1u << i) == 0) {
             continue;
+        }
         fprintf(out, "%s%s", separator, config_protocol_names[i]);
         separator = ", ";
     }
@@ -68,8 +72,9 @@ static void print_rule(const struct policy_rule *rule, FILE *out)
     for (int i = 0; i < POLICY_CRITERION_COUNT; i++) {
         const struct nameset *shown = &rule->shown[i];
 
-        if (shown->count == 0)
+        if (shown->count == 0) {
             continue;
+        }
         fprintf(out, "%s%s: [", separator, config_rule_section.keys[i].name);
         separator = ", ";
         for (size_t j = 0; j < shown->count; j++) {
@@ -83,10 +88,11 @@ static void print_rule(const struct policy_rule *rule, FILE *out)
 
 static void print_number(const char *key, uint32_t value, const char *zero, FILE *out)
 {
-    if (value == 0)
+    if (value == 0) {
         fprintf(out, "  %s: %s\n", key, zero);
-    else
+    } else {
         fprintf(out, "  %s: %" PRIu32 "\n", key, value);
+    }
 }
 
 void config_notes(const struct config *config, FILE *out)
@@ -94,10 +100,11 @@ void config_notes(const struct config *config, FILE *out)
     const struct policy *policy = config->policy;
 
     for (size_t i = 0; i < policy->count; i++) {
-        if (rule_has(&policy->rules[i], POLICY_USERS))
+        if (rule_has(&policy->rules[i], POLICY_USERS)) {
             fprintf(out,
                     "note: the rule at line %u matches nobody: there is no authentication, no client has a user name\n",
                     policy->rules[i].line);
+        }
     }
 }
 
@@ -105,10 +112,12 @@ static void print_remarks(const struct policy *policy, FILE *out)
 {
     bool has_users = false;
 
-    for (size_t i = 0; i < policy->count; i++)
+    for (size_t i = 0; i < policy->count; i++) {
         has_users = has_users || rule_has(&policy->rules[i], POLICY_USERS);
-    if (has_users)
+    }
+    if (has_users) {
         fputs("# Rules with 'users' match nobody: there is no authentication, every client is anonymous.\n", out);
+    }
     fprintf(out, "# What no rule matches is %s%s.\n", policy_default_allow(policy) ? "allowed" : "denied",
             policy->count == 0 ? "" : ", the opposite of the last rule");
     fputs(
@@ -123,16 +132,19 @@ void config_print(const struct config *config, FILE *out)
     const struct policy *policy = config->policy;
 
     fputs("listeners:\n", out);
-    for (size_t i = 0; i < config->listener_count; i++)
+    for (size_t i = 0; i < config->listener_count; i++) {
         print_listener(&config->listeners[i], out);
+    }
     fprintf(out, "open: %s\n", config_is_open(config) ? "true" : "false");
-    if (config->workers == 0)
+    if (config->workers == 0) {
         fputs("workers: auto\n", out);
-    else
+    } else {
         fprintf(out, "workers: %u\n", config->workers);
+    }
     fputs(policy->count == 0 ? "rules: []\n" : "rules:\n", out);
-    for (size_t i = 0; i < policy->count; i++)
+    for (size_t i = 0; i < policy->count; i++) {
         print_rule(&policy->rules[i], out);
+    }
     fputs("limits:\n", out);
     print_time("handshake", limits->handshake_ms, out);
     print_time("connect", limits->connect_ms, out);

@@ -33,11 +33,13 @@ static int added(const struct config_place *place, int err)
 
 static int read_user(const struct config_place *place, const struct yaml_node *item, void *target)
 {
-    if (require_scalar(place, item, "a user name") != 0)
+    if (require_scalar(place, item, "a user name") != 0) {
         return -1;
-    if (strlen(item->text) > SOCKS6_USERNAME_MAX)
+    }
+    if (strlen(item->text) > SOCKS6_USERNAME_MAX) {
         return config_fail(place, item->line, item->column, "a user name of more than %u bytes; no user has one",
                            SOCKS6_USERNAME_MAX);
+    }
     return added(place, rule_add_user(target, item->text));
 }
 
@@ -46,15 +48,18 @@ static int read_source(const struct config_place *place, const struct yaml_node 
     char why[CONFIG_WHY_MAX], shown[NET_TEXT_MAX];
     struct net net;
 
-    if (require_scalar(place, item, "an address or a network") != 0)
+    if (require_scalar(place, item, "an address or a network") != 0) {
         return -1;
+    }
     for (size_t i = 0; i < COUNT(keywords); i++) {
-        if (strcmp(item->text, keywords[i].name) == 0)
+        if (strcmp(item->text, keywords[i].name) == 0) {
             return config_fail(place, item->line, item->column,
                                "'%s' is a word of 'to' only; write networks here, such as 10.0.0.0/8", item->text);
+        }
     }
-    if (!net_parse(item->text, &net, why))
+    if (!net_parse(item->text, &net, why)) {
         return config_fail(place, item->line, item->column, "%s", why);
+    }
     net_format(&net, shown);
     return added(place, rule_add_from(target, &net, shown));
 }
@@ -62,13 +67,15 @@ static int read_source(const struct config_place *place, const struct yaml_node 
 /* A keyword with a slip in it would be taken for a host of that name, and a deny rule would not deny. */
 static const char *nearest_keyword(const char *text)
 {
-    if (strchr(text, '.') != NULL)
+    if (strchr(text, '.') != NULL) {
         return NULL;
+    }
     for (size_t i = 0; i < COUNT(keywords); i++) {
         unsigned allowed = strlen(keywords[i].name) > 3 ? 2 : 0;
 
-        if (strcasecmp(text, keywords[i].name) == 0 || text_distance(text, keywords[i].name) <= allowed)
+        if (strcasecmp(text, keywords[i].name) == 0 || text_distance(text, keywords[i].name) <= allowed) {
             return keywords[i].name;
+        }
     }
     return NULL;
 }
@@ -86,25 +93,30 @@ static int read_destination(const struct config_place *place, const struct yaml_
     const char *near;
     struct net net;
 
-    if (require_scalar(place, item, "an address, a network, a name or a word such as private") != 0)
+    if (require_scalar(place, item, "an address, a network, a name or a word such as private") != 0) {
         return -1;
+    }
     for (size_t i = 0; i < COUNT(keywords); i++) {
-        if (strcmp(item->text, keywords[i].name) == 0)
+        if (strcmp(item->text, keywords[i].name) == 0) {
             return added(place, rule_add_to_keyword(target, keywords[i].keyword, item->text));
+        }
     }
     if (looks_like_net(item->text)) {
-        if (!net_parse(item->text, &net, why))
+        if (!net_parse(item->text, &net, why)) {
             return config_fail(place, item->line, item->column, "%s", why);
+        }
         net_format(&net, shown);
         return added(place, rule_add_to_net(target, &net, shown));
     }
     near = nearest_keyword(item->text);
-    if (near != NULL)
+    if (near != NULL) {
         return config_fail(place, item->line, item->column,
                            "%s is near to the word '%s'; write that, or '%.60s.' for a host of this name",
                            config_show(item->text), near, item->text);
-    if (!host_pattern_check(item->text, why))
+    }
+    if (!host_pattern_check(item->text, why)) {
         return config_fail(place, item->line, item->column, "%s", why);
+    }
     return added(place, rule_add_to_name(target, item->text));
 }
 
@@ -113,10 +125,12 @@ static int read_port(const struct config_place *place, const struct yaml_node *i
     char why[CONFIG_WHY_MAX];
     struct port_range range;
 
-    if (require_scalar(place, item, "a port such as 443 or a range such as 8000-8999") != 0)
+    if (require_scalar(place, item, "a port such as 443 or a range such as 8000-8999") != 0) {
         return -1;
-    if (!ports_parse(item->text, &range, why))
+    }
+    if (!ports_parse(item->text, &range, why)) {
         return config_fail(place, item->line, item->column, "%s", why);
+    }
     return added(place, rule_add_ports(target, range, item->text));
 }
 
@@ -124,8 +138,9 @@ static int read_command(const struct config_place *place, const struct yaml_node
 {
     unsigned command;
 
-    if (read_choice(place, item, command_names, "a command", &command) != 0)
+    if (read_choice(place, item, command_names, "a command", &command) != 0) {
         return -1;
+    }
     return added(place, rule_add_command(target, (enum socks6_command)command, item->text));
 }
 
@@ -166,32 +181,39 @@ static int read_rule(const struct config_place *place, const struct yaml_node *n
     struct policy_rule *rule;
     bool allow;
 
-    if (node->kind != YAML_MAPPING || node->count == 0)
+    if (node->kind != YAML_MAPPING || node->count == 0) {
         return config_fail(place, node->line, node->column, "expected 'allow: {...}' or 'deny: {...}', found %s",
                            node->kind == YAML_SCALAR ? config_show(node->text) : "something else");
+    }
     allow = strcmp(key->text, "allow") == 0;
-    if (!allow && strcmp(key->text, "deny") != 0)
+    if (!allow && strcmp(key->text, "deny") != 0) {
         return config_fail(place, key->line, key->column, "unknown kind of rule %s; write 'allow' or 'deny'",
                            config_show(key->text));
-    if (node->count > 1)
+    }
+    if (node->count > 1) {
         return config_fail(place, key->next->next->line, key->next->next->column,
                            "a second key in one rule; begin each rule with '- ', and indent what belongs to '%s'",
                            key->text);
+    }
     rule = policy_add(policy, allow, key->line);
-    if (rule == NULL)
+    if (rule == NULL) {
         return config_fail(place, 0, 0, "no memory to read it");
+    }
     return read_mapping(place, key->next, rule_keys, COUNT(rule_keys), rule);
 }
 
 int config_read_rules(const struct config_place *place, const struct yaml_node *node, struct policy *policy)
 {
-    if (yaml_is_null(node))
+    if (yaml_is_null(node)) {
         return 0;
-    if (require_list(place, node, "- allow: {...}") != 0)
+    }
+    if (require_list(place, node, "- allow: {...}") != 0) {
         return -1;
+    }
     for (const struct yaml_node *item = node->first; item != NULL; item = item->next) {
-        if (read_rule(place, item, policy) != 0)
+        if (read_rule(place, item, policy) != 0) {
             return -1;
+        }
     }
     return 0;
 }

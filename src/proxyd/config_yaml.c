@@ -50,10 +50,11 @@ static size_t copy_safe(char *out, size_t size, const char *text)
     size_t len = 0;
 
     for (; *text != '\0' && len + 5 < size; text++) {
-        if (is_printable(*text))
+        if (is_printable(*text)) {
             out[len++] = *text;
-        else
+        } else {
             len += (size_t)snprintf(out + len, 5, "\\x%02x", (unsigned)(unsigned char)*text);
+        }
     }
     out[len] = '\0';
     return len;
@@ -68,8 +69,9 @@ int config_fail(const struct config_place *place, unsigned line, unsigned column
 
     /* A file name may take its half, so that the rest is always told. */
     len = copy_safe(out, size / 2, place->file);
-    if (line > 0)
+    if (line > 0) {
         len += (size_t)snprintf(out + len, size - len, ":%u:%u", line, column);
+    }
     len += (size_t)snprintf(out + len, size - len, ": ");
     va_start(args, format);
     (void)vsnprintf(raw, sizeof raw, format, args);
@@ -109,8 +111,9 @@ static void *take(struct yaml_tree *tree, size_t size)
         size_t room = size > BLOCK_SIZE ? size : BLOCK_SIZE;
 
         block = malloc(sizeof *block + room);
-        if (block == NULL)
+        if (block == NULL) {
             return NULL;
+        }
         *block = (struct yaml_block){.next = tree->blocks, .size = room};
         tree->blocks = block;
     }
@@ -185,14 +188,18 @@ static bool is_at_ipv6(const struct builder *builder, const yaml_mark_t *mark, y
     size_t from = mark->column, to = mark->column;
     bool colons = false;
 
-    if (mark->column > (size_t)(end - line))
+    if (mark->column > (size_t)(end - line)) {
         return false;
-    while (from > 0 && is_address_char(line[from - 1]))
+    }
+    while (from > 0 && is_address_char(line[from - 1])) {
         from--;
-    while (line + to < end && is_address_char(line[to]))
+    }
+    while (line + to < end && is_address_char(line[to])) {
         to++;
-    for (size_t i = from; i + 1 < to; i++)
+    }
+    for (size_t i = from; i + 1 < to; i++) {
         colons = colons || (line[i] == ':' && line[i + 1] == ':');
+    }
     *start = *mark;
     start->column = from;
     return colons;
@@ -230,41 +237,51 @@ static int fail_syntax(const struct builder *builder, const yaml_parser_t *parse
     const yaml_mark_t *mark = &parser->problem_mark, *began = &parser->context_mark;
     yaml_mark_t start;
 
-    if (parser->error == YAML_MEMORY_ERROR)
+    if (parser->error == YAML_MEMORY_ERROR) {
         return fail_memory(builder);
+    }
     if (parser->error == YAML_READER_ERROR) {
         start = mark_of_offset(builder, parser->problem_offset);
         return fail_at(builder, &start, "not a text file in UTF-8: %s; remove what stands here", problem);
     }
-    if (strcmp(context, "while scanning an alias") == 0)
+    if (strcmp(context, "while scanning an alias") == 0) {
         return fail_at(builder, began, "'*' begins an alias in YAML; put a name pattern in quotes: \"*.example.org\"");
-    if (is_at_ipv6(builder, mark, &start))
+    }
+    if (is_at_ipv6(builder, mark, &start)) {
         return fail_at(
             builder, &start,
             "YAML reads this IPv6 address as something else; put it in quotes: \"[::]:1080\", \"fe80::/10\"");
-    if (strstr(problem, "tab character") != NULL || (strstr(problem, "cannot start any token") != NULL &&
-                                                     mark->index < builder->len && builder->text[mark->index] == '\t'))
+    }
+    if (strstr(problem, "tab character") != NULL ||
+        (strstr(problem, "cannot start any token") != NULL && mark->index < builder->len &&
+         builder->text[mark->index] == '\t')) {
         return fail_at(builder, mark, "a tab; indent with spaces");
-    if (strstr(problem, "cannot start any token") != NULL)
+    }
+    if (strstr(problem, "cannot start any token") != NULL) {
         return fail_at(builder, mark, "this character cannot begin a value in YAML; put the value in quotes");
-    if (strcmp(problem, "could not find expected ':'") == 0)
+    }
+    if (strcmp(problem, "could not find expected ':'") == 0) {
         return fail_at(builder, began, "a ':' is missing; write 'key: value'");
-    if (strstr(problem, "mapping values are not allowed") != NULL)
+    }
+    if (strstr(problem, "mapping values are not allowed") != NULL) {
         return fail_at(builder, mark,
                        "a key cannot stand here; check the indentation, and that a space follows the ':' of the key "
                        "before");
-    if (strcmp(problem, "found unexpected end of stream") == 0)
+    }
+    if (strcmp(problem, "found unexpected end of stream") == 0) {
         return fail_at(builder, began, "the quote that begins here does not end; close it");
+    }
     if (is_unclosed(builder, mark, context)) {
         const struct yaml_node *open = builder->open[builder->depth - 1].node;
 
         return config_fail(builder->place, open->line, open->column,
                            "the bracket that begins here does not end; close it");
     }
-    if (context[0] != '\0')
+    if (context[0] != '\0') {
         return fail_at(builder, mark,
                        "not valid YAML: %s %s that begins at line %u, column %u; correct it there or here", problem,
                        context, line_of(began), column_of(began));
+    }
     return fail_at(builder, mark, "not valid YAML: %s; correct what stands here", problem);
 }
 
@@ -272,8 +289,9 @@ static struct yaml_node *new_node(struct builder *builder, enum yaml_kind kind, 
 {
     struct yaml_node *node = take(builder->tree, sizeof *node);
 
-    if (node != NULL)
+    if (node != NULL) {
         *node = (struct yaml_node){.kind = kind, .line = line_of(mark), .column = column_of(mark), .text = ""};
+    }
     return node;
 }
 
@@ -291,8 +309,9 @@ static int attach(struct builder *builder, struct yaml_node *node, const yaml_ma
     if (parent->kind == YAML_MAPPING) {
         bool is_key = builder->open[builder->depth - 1].wants_key;
 
-        if (is_key && node->kind != YAML_SCALAR)
+        if (is_key && node->kind != YAML_SCALAR) {
             return fail_at(builder, mark, "a list or a mapping cannot be a key; write a word and ':'");
+        }
         builder->open[builder->depth - 1].wants_key = !is_key;
         parent->count += is_key;
     } else {
@@ -307,12 +326,14 @@ static int attach(struct builder *builder, struct yaml_node *node, const yaml_ma
 static int refuse_extras(const struct builder *builder, const yaml_event_t *event, const yaml_char_t *anchor,
                          const yaml_char_t *tag)
 {
-    if (anchor != NULL)
+    if (anchor != NULL) {
         return fail_at(builder, &event->start_mark,
                        "anchors ('&%s') are not taken; write the value out where it is needed", (const char *)anchor);
-    if (tag != NULL)
+    }
+    if (tag != NULL) {
         return fail_at(builder, &event->start_mark, "tags (%s) are not taken; write the value alone",
                        config_show((const char *)tag));
+    }
     return 0;
 }
 
@@ -322,14 +343,17 @@ static int take_scalar(struct builder *builder, const yaml_event_t *event)
     struct yaml_node *node;
     char *text;
 
-    if (refuse_extras(builder, event, event->data.scalar.anchor, event->data.scalar.tag) != 0)
+    if (refuse_extras(builder, event, event->data.scalar.anchor, event->data.scalar.tag) != 0) {
         return -1;
-    if (memchr(event->data.scalar.value, '\0', len) != NULL)
+    }
+    if (memchr(event->data.scalar.value, '\0', len) != NULL) {
         return fail_at(builder, &event->start_mark, "a text with a NUL character; remove the \"\\0\"");
+    }
     node = new_node(builder, YAML_SCALAR, &event->start_mark);
     text = take(builder->tree, len + 1);
-    if (node == NULL || text == NULL)
+    if (node == NULL || text == NULL) {
         return fail_memory(builder);
+    }
     memcpy(text, event->data.scalar.value, len);
     text[len] = '\0';
     node->text = text;
@@ -341,13 +365,16 @@ static int open_collection(struct builder *builder, const yaml_event_t *event, e
 {
     struct yaml_node *node;
 
-    if (builder->depth == CONFIG_DEPTH_MAX)
+    if (builder->depth == CONFIG_DEPTH_MAX) {
         return fail_at(builder, &event->start_mark, "nested more than %u deep; no setting is", CONFIG_DEPTH_MAX);
+    }
     node = new_node(builder, kind, &event->start_mark);
-    if (node == NULL)
+    if (node == NULL) {
         return fail_memory(builder);
-    if (attach(builder, node, &event->start_mark) != 0)
+    }
+    if (attach(builder, node, &event->start_mark) != 0) {
         return -1;
+    }
     builder->open[builder->depth].node = node;
     builder->open[builder->depth].end = &node->first;
     builder->open[builder->depth].wants_key = true;
@@ -359,9 +386,10 @@ static int take_event(struct builder *builder, const yaml_event_t *event)
 {
     switch (event->type) {
     case YAML_DOCUMENT_START_EVENT:
-        if (builder->documents)
+        if (builder->documents) {
             return fail_at(builder, &event->start_mark,
                            "a second document; one file is one configuration, remove the '---'");
+        }
         builder->documents = true;
         return 0;
     case YAML_ALIAS_EVENT:
@@ -371,12 +399,14 @@ static int take_event(struct builder *builder, const yaml_event_t *event)
     case YAML_SCALAR_EVENT:
         return take_scalar(builder, event);
     case YAML_SEQUENCE_START_EVENT:
-        if (refuse_extras(builder, event, event->data.sequence_start.anchor, event->data.sequence_start.tag) != 0)
+        if (refuse_extras(builder, event, event->data.sequence_start.anchor, event->data.sequence_start.tag) != 0) {
             return -1;
+        }
         return open_collection(builder, event, YAML_LIST);
     case YAML_MAPPING_START_EVENT:
-        if (refuse_extras(builder, event, event->data.mapping_start.anchor, event->data.mapping_start.tag) != 0)
+        if (refuse_extras(builder, event, event->data.mapping_start.anchor, event->data.mapping_start.tag) != 0) {
             return -1;
+        }
         return open_collection(builder, event, YAML_MAPPING);
     case YAML_SEQUENCE_END_EVENT:
     case YAML_MAPPING_END_EVENT:
@@ -399,10 +429,12 @@ int yaml_tree_load(struct yaml_tree *out, const char *text, size_t len, const st
     int err = 0;
 
     *out = (struct yaml_tree){0};
-    if (len > CONFIG_FILE_MAX)
+    if (len > CONFIG_FILE_MAX) {
         return config_fail(place, 0, 0, "longer than %zu bytes; no configuration is", CONFIG_FILE_MAX);
-    if (yaml_parser_initialize(&parser) == 0)
+    }
+    if (yaml_parser_initialize(&parser) == 0) {
         return fail_memory(&builder);
+    }
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, len);
     while (err == 0 && !ended) {
         yaml_event_t event;

@@ -46,12 +46,15 @@ static int compare(const void *a, const void *b)
 {
     const struct ip *left = a, *right = b;
 
-    if (left->family != right->family)
+    if (left->family != right->family) {
         return left->family < right->family ? -1 : 1;
-    if (left->hi != right->hi)
+    }
+    if (left->hi != right->hi) {
         return left->hi < right->hi ? -1 : 1;
-    if (left->lo != right->lo)
+    }
+    if (left->lo != right->lo) {
         return left->lo < right->lo ? -1 : 1;
+    }
     return 0;
 }
 
@@ -61,8 +64,9 @@ static int table_add(struct table *table, const struct ip *ip)
         size_t size = table->size == 0 ? 16 : table->size * 2;
         struct ip *items = reallocarray(table->items, size, sizeof *items);
 
-        if (items == NULL)
+        if (items == NULL) {
             return -ENOMEM;
+        }
         table->items = items;
         table->size = size;
     }
@@ -82,27 +86,34 @@ static int take_address(struct table *table, const uint8_t *bytes, size_t len)
     struct ip ip;
     size_t want;
 
-    if (len < sizeof message)
+    if (len < sizeof message) {
         return 0;
+    }
     memcpy(&message, bytes, sizeof message);
-    if (message.ifa_family != AF_INET && message.ifa_family != AF_INET6)
+    if (message.ifa_family != AF_INET && message.ifa_family != AF_INET6) {
         return 0;
+    }
     want = message.ifa_family == AF_INET ? 4 : 16;
     for (size_t at = NLMSG_ALIGN(sizeof message); at + sizeof attr <= len; at += RTA_ALIGN(attr.rta_len)) {
         memcpy(&attr, bytes + at, sizeof attr);
-        if (attr.rta_len < sizeof attr || attr.rta_len > len - at)
+        if (attr.rta_len < sizeof attr || attr.rta_len > len - at) {
             break;
-        if (attr.rta_len < RTA_LENGTH(want))
+        }
+        if (attr.rta_len < RTA_LENGTH(want)) {
             continue;
-        if (attr.rta_type == IFA_LOCAL)
+        }
+        if (attr.rta_type == IFA_LOCAL) {
             local = bytes + at + RTA_LENGTH(0);
-        else if (attr.rta_type == IFA_ADDRESS)
+        } else if (attr.rta_type == IFA_ADDRESS) {
             address = bytes + at + RTA_LENGTH(0);
+        }
     }
-    if (local == NULL)
+    if (local == NULL) {
         local = address;
-    if (local == NULL)
+    }
+    if (local == NULL) {
         return 0;
+    }
     ip = want == 4 ? ip_from_bytes4(local) : ip_from_bytes16(local);
     return table_add(table, &ip);
 }
@@ -118,19 +129,24 @@ static int take_messages(struct table *table, const uint8_t *bytes, size_t len)
         int err = 0;
 
         memcpy(&header, bytes + at, sizeof header);
-        if (header.nlmsg_len < sizeof header || header.nlmsg_len > len - at)
+        if (header.nlmsg_len < sizeof header || header.nlmsg_len > len - at) {
             return -EBADMSG;
+        }
         body_len = header.nlmsg_len - sizeof header;
-        if ((header.nlmsg_flags & NLM_F_DUMP_INTR) != 0)
+        if ((header.nlmsg_flags & NLM_F_DUMP_INTR) != 0) {
             return -EINTR;
-        if (header.nlmsg_type == NLMSG_DONE)
+        }
+        if (header.nlmsg_type == NLMSG_DONE) {
             return 0;
-        if (header.nlmsg_type == NLMSG_ERROR && body_len >= sizeof err)
+        }
+        if (header.nlmsg_type == NLMSG_ERROR && body_len >= sizeof err) {
             memcpy(&err, body, sizeof err); /* struct nlmsgerr begins with it */
-        else if (header.nlmsg_type == RTM_NEWADDR)
+        } else if (header.nlmsg_type == RTM_NEWADDR) {
             err = take_address(table, body, body_len);
-        if (err != 0)
+        }
+        if (err != 0) {
             return err;
+        }
     }
     return 1;
 }
@@ -147,18 +163,20 @@ static int dump_once(struct table *table, uint8_t *buffer)
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
     int err;
 
-    if (fd < 0)
+    if (fd < 0) {
         return -errno;
+    }
     err = send(fd, &request, sizeof request, 0) < 0 ? -errno : 1;
     while (err > 0) {
         ssize_t got = recv(fd, buffer, BUFFER_SIZE, MSG_TRUNC | MSG_DONTWAIT);
 
-        if (got < 0)
+        if (got < 0) {
             err = -errno;
-        else if ((size_t)got > BUFFER_SIZE)
+        } else if ((size_t)got > BUFFER_SIZE) {
             err = -EMSGSIZE;
-        else
+        } else {
             err = take_messages(table, buffer, (size_t)got);
+        }
     }
     close(fd);
     return err;
@@ -173,8 +191,9 @@ static int dump(struct table *out, uint8_t *buffer)
 
         err = dump_once(&table, buffer);
         if (err == 0) {
-            if (table.count > 1)
+            if (table.count > 1) {
                 qsort(table.items, table.count, sizeof *table.items, compare);
+            }
             *out = table;
         } else {
             free(table.items);
@@ -189,8 +208,9 @@ static int refresh(struct local_addrs *local)
     struct ip *old;
     int err = dump(&table, local->buffer);
 
-    if (err != 0)
+    if (err != 0) {
         return err;
+    }
     pthread_rwlock_wrlock(local->lock);
     old = local->table.items;
     local->table = table;
@@ -203,8 +223,9 @@ static void refresh_or_retry(struct local_addrs *local)
 {
     int err = refresh(local);
 
-    if (err == 0)
+    if (err == 0) {
         return;
+    }
     log_warning("addresses of the interfaces cannot be read, those known stay in force: %s", strerrordesc_np(-err));
     loop_timer_set(local->loop, &local->retry, RETRY_MS);
 }
@@ -223,9 +244,9 @@ static void notices_ready(struct loop_io *io, uint32_t events)
     ssize_t got;
 
     (void)events; /* EPOLLERR is ENOBUFS: notices were lost, which does not matter either */
-    do
+    do {
         got = recv(io->fd, local->buffer, BUFFER_SIZE, MSG_DONTWAIT);
-    while (got >= 0 || errno == EINTR);
+    } while (got >= 0 || errno == EINTR);
     refresh_or_retry(local);
 }
 
@@ -235,10 +256,12 @@ static int open_notices(void)
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
     int err;
 
-    if (fd < 0)
+    if (fd < 0) {
         return -errno;
-    if (bind(fd, (const struct sockaddr *)&address, sizeof address) == 0)
+    }
+    if (bind(fd, (const struct sockaddr *)&address, sizeof address) == 0) {
         return fd;
+    }
     err = errno;
     close(fd);
     return -err;
@@ -250,8 +273,9 @@ static pthread_rwlock_t *new_lock(void)
     pthread_rwlock_t *lock = malloc(sizeof *lock);
     pthread_rwlockattr_t attr;
 
-    if (lock == NULL)
+    if (lock == NULL) {
         return NULL;
+    }
     pthread_rwlockattr_init(&attr);
     pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
     pthread_rwlock_init(lock, &attr);
@@ -264,24 +288,28 @@ int local_addrs_new(struct loop *loop, struct local_addrs **out)
     struct local_addrs *local = calloc(1, sizeof *local);
     int err = -ENOMEM;
 
-    if (local == NULL)
+    if (local == NULL) {
         return err;
+    }
     local->loop = loop;
     local->retry.expired = retry_expired;
     local->notices.ready = notices_ready;
     local->notices.fd = -1;
     local->lock = new_lock();
     local->buffer = malloc(BUFFER_SIZE);
-    if (local->lock == NULL || local->buffer == NULL)
+    if (local->lock == NULL || local->buffer == NULL) {
         goto fail;
+    }
     /* Listening comes first: what changes between the dump and the first notice would be missed else. */
     err = open_notices();
-    if (err < 0)
+    if (err < 0) {
         goto fail;
+    }
     local->notices.fd = err;
     err = refresh(local);
-    if (err == 0)
+    if (err == 0) {
         err = loop_add(loop, &local->notices, EPOLLIN);
+    }
     if (err == 0) {
         *out = local;
         return 0;
@@ -298,15 +326,18 @@ void local_addrs_free(struct local_addrs *local)
 {
     int fd;
 
-    if (local == NULL)
+    if (local == NULL) {
         return;
+    }
     loop_timer_cancel(local->loop, &local->retry);
     fd = local->notices.fd;
     loop_remove(local->loop, &local->notices);
-    if (fd >= 0)
+    if (fd >= 0) {
         close(fd);
-    if (local->lock != NULL)
+    }
+    if (local->lock != NULL) {
         pthread_rwlock_destroy(local->lock);
+    }
     free(local->lock);
     free(local->table.items);
     free(local->buffer);
@@ -318,8 +349,9 @@ bool local_addrs_has(const struct local_addrs *local, const struct socks6_addr *
     struct ip ip;
     bool found;
 
-    if (!ip_from_addr(addr, &ip))
+    if (!ip_from_addr(addr, &ip)) {
         return false;
+    }
     pthread_rwlock_rdlock(local->lock);
     found = local->table.count > 0 && bsearch(&ip, local->table.items, local->table.count, sizeof ip, compare) != NULL;
     pthread_rwlock_unlock(local->lock);

@@ -73,8 +73,9 @@ static uint64_t count_lines(const char *bytes, size_t len)
 {
     uint64_t count = 0;
 
-    for (size_t i = 0; i < len; i++)
+    for (size_t i = 0; i < len; i++) {
         count += bytes[i] == '\n';
+    }
     return count;
 }
 
@@ -83,8 +84,9 @@ static size_t portion(const struct writer *writer, const char *bytes, size_t len
 {
     const char *newline;
 
-    if (writer->is_file || len <= PIPE_BUF)
+    if (writer->is_file || len <= PIPE_BUF) {
         return len;
+    }
     newline = memrchr(bytes, '\n', PIPE_BUF);
     return newline == NULL ? PIPE_BUF : (size_t)(newline - bytes) + 1;
 }
@@ -103,14 +105,16 @@ static bool wait_writable(struct writer *writer)
             fds[1].fd = -1;
         }
         ready = poll(fds, 2, timeout_ms);
-        if (ready > 0 && fds[0].revents != 0)
+        if (ready > 0 && fds[0].revents != 0) {
             return true;
-        if (ready > 0)
+        }
+        if (ready > 0) {
             writer->deadline_ms = now_ms() + STOP_MS;
-        else if (ready == 0)
+        } else if (ready == 0) {
             return false;
-        else if (errno != EINTR)
+        } else if (errno != EINTR) {
             return true; /* let write(2) say what is wrong */
+        }
     }
 }
 
@@ -122,10 +126,12 @@ static uint64_t write_out(struct writer *writer, const char *bytes, size_t len)
     while (done < len) {
         ssize_t written;
 
-        if (!wait_writable(writer))
+        if (!wait_writable(writer)) {
             return count_lines(bytes + done, len - done);
-        if (writer->in_line && done == 0 && write(writer->fd, "\n", 1) == 1)
+        }
+        if (writer->in_line && done == 0 && write(writer->fd, "\n", 1) == 1) {
             writer->in_line = false;
+        }
         written = write(writer->fd, bytes + done, portion(writer, bytes + done, len - done));
         if (written > 0) {
             done += (size_t)written;
@@ -161,8 +167,9 @@ static void *writer_run(void *arg)
         char *full;
 
         pthread_mutex_lock(&lock);
-        while (writer->filled == 0 && !writer->stop)
+        while (writer->filled == 0 && !writer->stop) {
             pthread_cond_wait(&writer->wake, &lock);
+        }
         full = writer->filling;
         len = writer->filled;
         writer->filling = writer->emptying;
@@ -174,10 +181,11 @@ static void *writer_run(void *arg)
         pthread_mutex_unlock(&lock);
 
         failed = write_out(writer, full, len);
-        if (failed > 0)
+        if (failed > 0) {
             atomic_fetch_add(&lost, failed);
-        else if (unreported > 0)
+        } else if (unreported > 0) {
             unreported = report_lost(writer, unreported);
+        }
         pthread_mutex_lock(&lock);
         writer->unreported += unreported + failed;
         pthread_mutex_unlock(&lock);
@@ -187,8 +195,9 @@ static void *writer_run(void *arg)
 
 static void writer_free(struct writer *writer)
 {
-    if (writer->stop_fd >= 0)
+    if (writer->stop_fd >= 0) {
         close(writer->stop_fd);
+    }
     pthread_cond_destroy(&writer->wake);
     free(writer->filling);
     free(writer->emptying);
@@ -214,18 +223,20 @@ int log_start(int fd)
     struct stat status;
     int err = -ENOMEM;
 
-    if (writer == NULL)
+    if (writer == NULL) {
         return err;
+    }
     pthread_cond_init(&writer->wake, NULL);
     writer->fd = fd;
     writer->is_file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
     writer->filling = malloc(BUFFER_SIZE);
     writer->emptying = malloc(BUFFER_SIZE);
     writer->stop_fd = eventfd(0, EFD_CLOEXEC);
-    if (writer->stop_fd < 0)
+    if (writer->stop_fd < 0) {
         err = -errno;
-    else if (writer->filling != NULL && writer->emptying != NULL)
+    } else if (writer->filling != NULL && writer->emptying != NULL) {
         err = start_thread(writer);
+    }
     if (err != 0) {
         writer_free(writer);
         return err;
@@ -250,8 +261,9 @@ void log_stop(void)
         pthread_cond_signal(&writer->wake);
     }
     pthread_mutex_unlock(&lock);
-    if (writer == NULL)
+    if (writer == NULL) {
         return;
+    }
     /* Cannot fail: the counter is at zero. */
     (void)!write(writer->stop_fd, &one, sizeof one);
     clock_gettime(CLOCK_REALTIME, &until);
@@ -261,10 +273,11 @@ void log_stop(void)
         until.tv_sec++;
         until.tv_nsec -= 1000000000L;
     }
-    if (pthread_timedjoin_np(writer->thread, NULL, &until) == 0)
+    if (pthread_timedjoin_np(writer->thread, NULL, &until) == 0) {
         writer_free(writer);
-    else
+    } else {
         (void)pthread_detach(writer->thread); /* held in write(2); it keeps its memory, the process is about to end */
+    }
 }
 
 void log_configure(enum config_log_format format, enum config_log_level level, bool access)
@@ -290,14 +303,16 @@ static void submit(const char *line, size_t len)
         atomic_fetch_add(&lost, 1);
     } else if (writer != NULL) {
         memcpy(writer->filling + writer->filled, line, len);
-        if (writer->filled == 0)
+        if (writer->filled == 0) {
             pthread_cond_signal(&writer->wake);
+        }
         writer->filled += len;
     }
     pthread_mutex_unlock(&lock);
     /* Nowhere to complain if standard error does not take it. */
-    if (writer == NULL)
+    if (writer == NULL) {
         (void)!write(STDERR_FILENO, line, len);
+    }
 }
 
 __attribute__((format(printf, 2, 0))) static void message(enum config_log_level level, const char *format, va_list args)
@@ -306,8 +321,9 @@ __attribute__((format(printf, 2, 0))) static void message(enum config_log_level 
     struct timespec now;
     size_t len;
 
-    if ((unsigned)level > atomic_load(&current_level))
+    if ((unsigned)level > atomic_load(&current_level)) {
         return;
+    }
     clock_gettime(CLOCK_REALTIME, &now);
     (void)vsnprintf(message_buf, sizeof message_buf, format, args);
     len = log_format_message(line_buf, (enum config_log_format)atomic_load(&current_format), &now, names[level],
@@ -356,8 +372,9 @@ void log_access_write(const struct log_access *entry)
     struct timespec now;
     size_t len;
 
-    if (!atomic_load(&current_access))
+    if (!atomic_load(&current_access)) {
         return;
+    }
     clock_gettime(CLOCK_REALTIME, &now);
     len = log_format_access(line_buf, (enum config_log_format)atomic_load(&current_format), &now, entry);
     submit(line_buf, len);

@@ -16,14 +16,16 @@ struct line {
 
 static void put(struct line *line, char c)
 {
-    if (line->len < line->size)
+    if (line->len < line->size) {
         line->buf[line->len++] = c;
+    }
 }
 
 static void put_text(struct line *line, const char *text)
 {
-    for (; *text != '\0'; text++)
+    for (; *text != '\0'; text++) {
         put(line, *text);
+    }
 }
 
 __attribute__((format(printf, 2, 3))) static void put_format(struct line *line, const char *format, ...)
@@ -34,15 +36,17 @@ __attribute__((format(printf, 2, 3))) static void put_format(struct line *line, 
     va_start(args, format);
     len = vsnprintf(line->buf + line->len, line->size - line->len, format, args);
     va_end(args);
-    if (len > 0)
+    if (len > 0) {
         line->len += (size_t)len < line->size - line->len ? (size_t)len : line->size - line->len;
+    }
 }
 
 /* One printable character inside a string of the line's format. */
 static void put_in_string(struct line *line, char c)
 {
-    if (line->json && (c == '"' || c == '\\'))
+    if (line->json && (c == '"' || c == '\\')) {
         put(line, '\\');
+    }
     put(line, c);
 }
 
@@ -66,10 +70,11 @@ static void put_quoted(struct line *line, const char *text, size_t len)
 {
     put(line, '"');
     for (size_t i = 0; i < len; i++) {
-        if (is_printable(text[i]) && text[i] != '"' && text[i] != '\\')
+        if (is_printable(text[i]) && text[i] != '"' && text[i] != '\\') {
             put_in_string(line, text[i]);
-        else
+        } else {
             put_escaped(line, text[i]);
+        }
     }
     put(line, '"');
 }
@@ -79,8 +84,9 @@ size_t log_quote(const char *text, size_t len, char *buf, size_t size)
     struct line line = {.buf = buf, .size = size == 0 ? 0 : size - 1};
 
     put_quoted(&line, text, len);
-    if (size > 0)
+    if (size > 0) {
         buf[line.len] = '\0';
+    }
     return line.len;
 }
 
@@ -89,27 +95,31 @@ static void put_time(struct line *line, const struct timespec *when)
     struct tm tm;
 
     /* Fails for years past 2^31 only. */
-    if (gmtime_r(&when->tv_sec, &tm) == NULL)
+    if (gmtime_r(&when->tv_sec, &tm) == NULL) {
         memset(&tm, 0, sizeof tm);
+    }
     put_format(line, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
                tm.tm_min, tm.tm_sec, (int)(when->tv_nsec / 1000000));
 }
 
 static void begin(struct line *line, const struct timespec *when, const char *level)
 {
-    if (line->json)
+    if (line->json) {
         put_text(line, "{\"time\":\"");
+    }
     put_time(line, when);
     put_text(line, line->json ? "\",\"level\":\"" : " ");
     put_text(line, level);
-    if (line->json)
+    if (line->json) {
         put(line, '"');
+    }
 }
 
 static void end(struct line *line)
 {
-    if (line->json)
+    if (line->json) {
         put(line, '}');
+    }
     put(line, '\n');
     assert(line->len < line->size);
 }
@@ -123,15 +133,18 @@ size_t log_format_message(char *buf, enum config_log_format format, const struct
     begin(&line, when, level);
     put_text(&line, line.json ? ",\"message\":\"" : " ");
     for (size_t i = 0; i < (len > LOG_MESSAGE_MAX ? LOG_MESSAGE_MAX - 3 : len); i++) {
-        if (is_printable(message[i]))
+        if (is_printable(message[i])) {
             put_in_string(&line, message[i]);
-        else
+        } else {
             put_escaped(&line, message[i]);
+        }
     }
-    if (len > LOG_MESSAGE_MAX)
+    if (len > LOG_MESSAGE_MAX) {
         put_text(&line, "...");
-    if (line.json)
+    }
+    if (line.json) {
         put(&line, '"');
+    }
     end(&line);
     return line.len;
 }
@@ -152,10 +165,11 @@ static void put_unknown(struct line *line)
 static void put_number(struct line *line, const char *key, uint64_t value, bool known)
 {
     put_key(line, key);
-    if (known)
+    if (known) {
         put_format(line, "%" PRIu64, value);
-    else
+    } else {
         put_unknown(line);
+    }
 }
 
 /* NULL = not known. In text, in quotes only where it could be taken for something else. */
@@ -168,12 +182,14 @@ static void put_string(struct line *line, const char *key, const char *text)
         put_unknown(line);
         return;
     }
-    for (const char *c = text; bare && *c != '\0'; c++)
+    for (const char *c = text; bare && *c != '\0'; c++) {
         bare = is_printable(*c) && *c != ' ' && *c != '"' && *c != '\\' && *c != '=';
-    if (bare)
+    }
+    if (bare) {
         put_text(line, text);
-    else
+    } else {
         put_quoted(line, text, strlen(text));
+    }
 }
 
 static void put_addr(struct line *line, const char *key, const struct socks6_addr *addr)
@@ -187,12 +203,15 @@ static void put_addr(struct line *line, const char *key, const struct socks6_add
     }
     /* Escaped already, spaces and quotes included: printable ASCII in one word. */
     (void)socks6_addr_format(addr, text, sizeof text);
-    if (line->json)
+    if (line->json) {
         put(line, '"');
-    for (const char *c = text; *c != '\0'; c++)
+    }
+    for (const char *c = text; *c != '\0'; c++) {
         put_in_string(line, *c);
-    if (line->json)
+    }
+    if (line->json) {
         put(line, '"');
+    }
 }
 
 size_t log_format_access(char *buf, enum config_log_format format, const struct timespec *when,
@@ -201,8 +220,9 @@ size_t log_format_access(char *buf, enum config_log_format format, const struct 
     struct line line = {.buf = buf, .size = LOG_LINE_MAX, .json = format == CONFIG_LOG_JSON};
     const char *protocol = entry->protocol;
 
-    if (protocol != NULL && strcmp(protocol, "-") == 0)
+    if (protocol != NULL && strcmp(protocol, "-") == 0) {
         protocol = NULL;
+    }
     begin(&line, when, "access");
     put_number(&line, "id", entry->id, true);
     put_addr(&line, "client", &entry->client);

@@ -13,14 +13,16 @@ int nameset_add(struct nameset *set, const char *text, size_t len)
         size_t size = set->size == 0 ? 4 : set->size * 2;
         char **items = reallocarray(set->items, size, sizeof *items);
 
-        if (items == NULL)
+        if (items == NULL) {
             return -ENOMEM;
+        }
         set->items = items;
         set->size = size;
     }
     copy = strndup(text, len);
-    if (copy == NULL)
+    if (copy == NULL) {
         return -ENOMEM;
+    }
     set->items[set->count++] = copy;
     return 0;
 }
@@ -53,23 +55,27 @@ static uint64_t bit_of_text(const char *text)
 {
     uint64_t hash = HASH_START;
 
-    for (size_t i = strlen(text); i-- > 0;)
+    for (size_t i = strlen(text); i-- > 0;) {
         hash = hash_byte(hash, text[i]);
+    }
     return bit_of(hash);
 }
 
 void nameset_finish(struct nameset *set)
 {
-    if (set->count > 1)
+    if (set->count > 1) {
         qsort(set->items, set->count, sizeof *set->items, compare_items);
-    for (size_t i = 0; i < set->count; i++)
+    }
+    for (size_t i = 0; i < set->count; i++) {
         set->filter |= bit_of_text(set->items[i]);
+    }
 }
 
 void nameset_done(struct nameset *set)
 {
-    for (size_t i = 0; i < set->count; i++)
+    for (size_t i = 0; i < set->count; i++) {
         free(set->items[i]);
+    }
     free(set->items);
     memset(set, 0, sizeof *set);
 }
@@ -91,11 +97,13 @@ bool nameset_has_host(const struct nameset *set, const struct host_name *host)
 
 bool nameset_has_suffix(const struct nameset *set, const struct host_name *host)
 {
-    if ((set->filter & host->suffix_bits) == 0)
+    if ((set->filter & host->suffix_bits) == 0) {
         return false;
+    }
     for (const char *dot = strchr(host->text, '.'); dot != NULL; dot = strchr(dot + 1, '.')) {
-        if (search(set, dot + 1))
+        if (search(set, dot + 1)) {
             return true;
+        }
     }
     return false;
 }
@@ -105,15 +113,18 @@ void host_name_init(struct host_name *host, const char *name)
     uint64_t hash = HASH_START;
     size_t len = 0;
 
-    for (; len < SOCKS6_NAME_MAX && name[len] != '\0'; len++)
+    for (; len < SOCKS6_NAME_MAX && name[len] != '\0'; len++) {
         host->text[len] = (char)tolower((unsigned char)name[len]);
-    if (len > 1 && host->text[len - 1] == '.')
+    }
+    if (len > 1 && host->text[len - 1] == '.') {
         len--;
+    }
     host->text[len] = '\0';
     host->suffix_bits = 0;
     while (len-- > 0) {
-        if (host->text[len] == '.')
+        if (host->text[len] == '.') {
             host->suffix_bits |= bit_of(hash);
+        }
         hash = hash_byte(hash, host->text[len]);
     }
     host->bit = bit_of(hash);

@@ -8,8 +8,9 @@ static uint64_t read_be(const uint8_t *bytes, size_t len)
 {
     uint64_t value = 0;
 
-    for (size_t i = 0; i < len; i++)
+    for (size_t i = 0; i < len; i++) {
         value = value << 8 | bytes[i];
+    }
     return value;
 }
 
@@ -22,29 +23,33 @@ struct ip ip_from_bytes16(const uint8_t bytes[16])
 {
     struct ip ip = {.family = NET_IPV6, .hi = read_be(bytes, 8), .lo = read_be(bytes + 8, 8)};
 
-    if (ip.hi == 0 && ip.lo >> 32 == 0xffff)
+    if (ip.hi == 0 && ip.lo >> 32 == 0xffff) {
         return (struct ip){.family = NET_IPV4, .lo = ip.lo & UINT32_MAX};
+    }
     return ip;
 }
 
 bool ip_from_addr(const struct socks6_addr *addr, struct ip *out)
 {
-    if (addr->type == SOCKS6_ADDR_IPV4)
+    if (addr->type == SOCKS6_ADDR_IPV4) {
         *out = ip_from_bytes4(addr->u.ipv4);
-    else if (addr->type == SOCKS6_ADDR_IPV6)
+    } else if (addr->type == SOCKS6_ADDR_IPV6) {
         *out = ip_from_bytes16(addr->u.ipv6);
-    else
+    } else {
         return false;
+    }
     return true;
 }
 
 /* Below, equal, above: as memcmp(3). Both of one family. */
 static int compare(const struct ip *a, const struct ip *b)
 {
-    if (a->hi != b->hi)
+    if (a->hi != b->hi) {
         return a->hi < b->hi ? -1 : 1;
-    if (a->lo != b->lo)
+    }
+    if (a->lo != b->lo) {
         return a->lo < b->lo ? -1 : 1;
+    }
     return 0;
 }
 
@@ -56,15 +61,17 @@ bool ip_equal(const struct ip *a, const struct ip *b)
 /* The bits behind the first `bits` of a word of `width`. */
 static uint64_t host_mask(unsigned bits, unsigned width)
 {
-    if (bits >= width)
+    if (bits >= width) {
         return 0;
+    }
     return bits == 0 && width == 64 ? UINT64_MAX : (UINT64_C(1) << (width - bits)) - 1;
 }
 
 static struct ip host_bits(enum net_family family, unsigned bits)
 {
-    if (family == NET_IPV4)
+    if (family == NET_IPV4) {
         return (struct ip){.family = family, .lo = host_mask(bits, 32)};
+    }
     return (struct ip){.family = family, .hi = host_mask(bits, 64), .lo = host_mask(bits > 64 ? bits - 64 : 0, 64)};
 }
 
@@ -81,8 +88,9 @@ bool net_has(const struct net *net, const struct ip *ip)
 {
     struct net of_ip;
 
-    if (net->ip.family != ip->family)
+    if (net->ip.family != ip->family) {
         return false;
+    }
     of_ip = net_mask(*ip, net->bits);
     return compare(&of_ip.ip, &net->ip) == 0;
 }
@@ -101,8 +109,9 @@ int netset_add(struct netset *set, const struct net *net)
         size_t size = set->ranges[family].size == 0 ? 4 : set->ranges[family].size * 2;
         struct net_range *items = reallocarray(set->ranges[family].items, size, sizeof *items);
 
-        if (items == NULL)
+        if (items == NULL) {
             return -ENOMEM;
+        }
         set->ranges[family].items = items;
         set->ranges[family].size = size;
     }
@@ -124,12 +133,14 @@ static bool touches(const struct net_range *range, const struct net_range *next)
 {
     struct ip behind = range->last;
 
-    if (compare(&next->first, &range->last) <= 0)
+    if (compare(&next->first, &range->last) <= 0) {
         return true;
+    }
     /* No overflow: something lies above `last`. */
     behind.lo++;
-    if (behind.lo == 0)
+    if (behind.lo == 0) {
         behind.hi++;
+    }
     return compare(&next->first, &behind) == 0;
 }
 
@@ -146,14 +157,16 @@ void netset_finish(struct netset *set)
         struct net_range *items = set->ranges[family].items;
         size_t count = set->ranges[family].count, kept = 0;
 
-        if (count == 0)
+        if (count == 0) {
             continue;
+        }
         qsort(items, count, sizeof *items, compare_ranges);
         for (size_t i = 1; i < count; i++) {
-            if (!touches(&items[kept], &items[i]))
+            if (!touches(&items[kept], &items[i])) {
                 items[++kept] = items[i];
-            else if (compare(&items[i].last, &items[kept].last) > 0)
+            } else if (compare(&items[i].last, &items[kept].last) > 0) {
                 items[kept].last = items[i].last;
+            }
         }
         set->ranges[family].count = kept + 1;
         /* 0.0.0.0/1 and 128.0.0.0/1 name no network either. */
@@ -166,8 +179,9 @@ void netset_finish(struct netset *set)
 
 void netset_done(struct netset *set)
 {
-    for (int family = 0; family < NET_FAMILY_COUNT; family++)
+    for (int family = 0; family < NET_FAMILY_COUNT; family++) {
         free(set->ranges[family].items);
+    }
     memset(set, 0, sizeof *set);
 }
 
@@ -186,10 +200,11 @@ bool netset_names(const struct netset *set, const struct ip *ip)
     while (low < high) {
         size_t middle = low + (high - low) / 2;
 
-        if (compare(&items[middle].first, ip) <= 0)
+        if (compare(&items[middle].first, ip) <= 0) {
             low = middle + 1;
-        else
+        } else {
             high = middle;
+        }
     }
     return low > 0 && compare(ip, &items[low - 1].last) <= 0;
 }

@@ -37,11 +37,13 @@ static bool is_own(const struct local_addrs *local, const struct ip *ip)
 {
     struct socks6_addr addr = {.type = SOCKS6_ADDR_IPV4, .len = 4};
 
-    if (local == NULL)
+    if (local == NULL) {
         return false;
+    }
     if (ip->family == NET_IPV4) {
-        for (unsigned i = 0; i < 4; i++)
+        for (unsigned i = 0; i < 4; i++) {
             addr.u.ipv4[i] = (uint8_t)(ip->lo >> (24 - 8 * i));
+        }
     } else {
         addr.type = SOCKS6_ADDR_IPV6;
         addr.len = 16;
@@ -56,12 +58,15 @@ static bool is_own(const struct local_addrs *local, const struct ip *ip)
 /* `local` is asked last: it is the only one that takes a lock. */
 static bool keywords_have(unsigned keywords, const struct local_addrs *local, const struct ip *ip)
 {
-    if ((keywords & POLICY_LOOPBACK) != 0 && ip_is_loopback(ip))
+    if ((keywords & POLICY_LOOPBACK) != 0 && ip_is_loopback(ip)) {
         return true;
-    if ((keywords & POLICY_LINK_LOCAL) != 0 && ip_is_link_local(ip))
+    }
+    if ((keywords & POLICY_LINK_LOCAL) != 0 && ip_is_link_local(ip)) {
         return true;
-    if ((keywords & POLICY_PRIVATE) != 0 && ip_is_private(ip))
+    }
+    if ((keywords & POLICY_PRIVATE) != 0 && ip_is_private(ip)) {
         return true;
+    }
     return (keywords & (POLICY_OWN | POLICY_PRIVATE)) != 0 && !ip_is_loopback(ip) && is_own(local, ip);
 }
 
@@ -94,10 +99,11 @@ static bool rule_has_port(const struct policy_rule *rule, uint16_t port)
     while (low < high) {
         size_t middle = low + (high - low) / 2;
 
-        if (rule->ports[middle].first <= port)
+        if (rule->ports[middle].first <= port) {
             low = middle + 1;
-        else
+        } else {
             high = middle;
+        }
     }
     return low > 0 && port <= rule->ports[low - 1].last;
 }
@@ -107,12 +113,15 @@ static bool matches_but_to(const struct policy_rule *rule, const struct subject 
 {
     const struct policy_request *request = subject->request;
 
-    if (rule_has(rule, POLICY_COMMANDS) && (request->command > 31 || (rule->commands & 1u << request->command) == 0))
+    if (rule_has(rule, POLICY_COMMANDS) && (request->command > 31 || (rule->commands & 1u << request->command) == 0)) {
         return false;
-    if (rule_has(rule, POLICY_PORTS) && (!subject->has_destination || !rule_has_port(rule, subject->port)))
+    }
+    if (rule_has(rule, POLICY_PORTS) && (!subject->has_destination || !rule_has_port(rule, subject->port))) {
         return false;
-    if (rule_has(rule, POLICY_USERS) && (request->user == NULL || !nameset_has(&rule->users, request->user)))
+    }
+    if (rule_has(rule, POLICY_USERS) && (request->user == NULL || !nameset_has(&rule->users, request->user))) {
         return false;
+    }
     return !rule_has(rule, POLICY_FROM) || netset_has(&rule->from, &subject->client);
 }
 
@@ -120,15 +129,19 @@ static bool to_matches(const struct policy_rule *rule, const struct subject *sub
 {
     size_t judged = rule->allow ? 1 : subject->dest.count;
 
-    if (!rule_has(rule, POLICY_TO))
+    if (!rule_has(rule, POLICY_TO)) {
         return true;
-    if (!subject->has_destination)
+    }
+    if (!subject->has_destination) {
         return false;
-    if ((rule->to.keywords & POLICY_ANY) != 0 || (subject->has_name && rule_has_name(rule, &subject->name)))
+    }
+    if ((rule->to.keywords & POLICY_ANY) != 0 || (subject->has_name && rule_has_name(rule, &subject->name))) {
         return true;
+    }
     for (size_t i = 0; i < judged; i++) {
-        if (to_has_ip(rule, subject->local, &subject->dest.all[i]))
+        if (to_has_ip(rule, subject->local, &subject->dest.all[i])) {
             return true;
+        }
     }
     return false;
 }
@@ -136,14 +149,18 @@ static bool to_matches(const struct policy_rule *rule, const struct subject *sub
 /* `to:` against a name whose addresses, all of `family`, are not known yet. */
 static enum match to_may_match(const struct policy_rule *rule, const struct subject *subject, enum net_family family)
 {
-    if (!rule_has(rule, POLICY_TO))
+    if (!rule_has(rule, POLICY_TO)) {
         return YES;
-    if (!subject->has_destination)
+    }
+    if (!subject->has_destination) {
         return NO;
-    if ((rule->to.keywords & POLICY_ANY) != 0 || rule->to.nets.all[family] || rule_has_name(rule, &subject->name))
+    }
+    if ((rule->to.keywords & POLICY_ANY) != 0 || rule->to.nets.all[family] || rule_has_name(rule, &subject->name)) {
         return YES;
-    if (rule->to.keywords != 0 || rule->to.nets.ranges[family].count > 0)
+    }
+    if (rule->to.keywords != 0 || rule->to.nets.ranges[family].count > 0) {
         return MAYBE;
+    }
     /*
      * A deny rule for IPv4 networks concerns IPv6 addresses that embed them, too. But "maybe denied" changes nothing.
      */
@@ -178,11 +195,13 @@ static struct policy_result walk_name(const struct policy *policy, const struct 
         const struct policy_rule *rule = &policy->rules[i];
         enum match match;
 
-        if (!matches_but_to(rule, subject))
+        if (!matches_but_to(rule, subject)) {
             continue;
+        }
         match = to_may_match(rule, subject, family);
-        if (match == YES || (match == MAYBE && rule->allow))
+        if (match == YES || (match == MAYBE && rule->allow)) {
             return result(rule->allow, rule->line, "rule");
+        }
     }
     return result(policy_default_allow(policy), 0, "no rule");
 }
@@ -194,18 +213,21 @@ struct policy_result policy_check_name(const struct policy *policy, const struct
 
     subject_init(&subject, request, NULL);
     by_ipv4 = walk_name(policy, &subject, NET_IPV4);
-    if (by_ipv4.verdict == POLICY_DENY && walk_name(policy, &subject, NET_IPV6).verdict == POLICY_DENY)
+    if (by_ipv4.verdict == POLICY_DENY && walk_name(policy, &subject, NET_IPV6).verdict == POLICY_DENY) {
         return by_ipv4;
+    }
     return (struct policy_result){.verdict = POLICY_UNDECIDED, .why = "no rule"};
 }
 
 /* Why clients elsewhere do not reach this address unless a rule names it; NULL = they may. */
 static const char *protection(const struct ip *ip, const struct local_addrs *local)
 {
-    if (ip_is_loopback(ip))
+    if (ip_is_loopback(ip)) {
         return "loopback";
-    if (ip_is_link_local(ip))
+    }
+    if (ip_is_link_local(ip)) {
         return "link-local";
+    }
     return is_own(local, ip) ? "own address" : NULL;
 }
 
@@ -213,14 +235,16 @@ static const char *protection(const struct ip *ip, const struct local_addrs *loc
 static struct policy_result check_protection(const struct subject *subject, const struct policy_rule *rule,
                                              struct policy_result allowed)
 {
-    if (ip_is_loopback(&subject->client))
+    if (ip_is_loopback(&subject->client)) {
         return allowed;
+    }
     for (size_t i = 0; i < subject->dest.count; i++) {
         const struct ip *ip = &subject->dest.all[i];
         const char *why = protection(ip, subject->local);
 
-        if (why != NULL && (rule == NULL || !to_names_ip(rule, subject->local, ip)))
+        if (why != NULL && (rule == NULL || !to_names_ip(rule, subject->local, ip))) {
             return result(false, 0, why);
+        }
     }
     return allowed;
 }
@@ -233,27 +257,32 @@ struct policy_result policy_check_addr(const struct policy *policy, const struct
 
     subject_init(&subject, request, local);
     if (subject.has_destination) {
-        if (request->addr == NULL || !ip_from_addr(request->addr, &ip))
+        if (request->addr == NULL || !ip_from_addr(request->addr, &ip)) {
             return result(false, 0, "unspecified");
+        }
         subject.dest = policy_addr_from_ip(&ip);
         for (size_t i = 0; i < subject.dest.count; i++) {
             const char *why = ip_never_dialled(&subject.dest.all[i]);
 
-            if (why != NULL)
+            if (why != NULL) {
                 return result(false, 0, why);
+            }
         }
     }
     for (size_t i = 0; i < policy->count; i++) {
         const struct policy_rule *rule = &policy->rules[i];
 
-        if (!matches_but_to(rule, &subject) || !to_matches(rule, &subject))
+        if (!matches_but_to(rule, &subject) || !to_matches(rule, &subject)) {
             continue;
-        if (!rule->allow)
+        }
+        if (!rule->allow) {
             return result(false, rule->line, "rule");
+        }
         return check_protection(&subject, rule, result(true, rule->line, "rule"));
     }
-    if (!policy_default_allow(policy))
+    if (!policy_default_allow(policy)) {
         return result(false, 0, "no rule");
+    }
     return check_protection(&subject, NULL, result(true, 0, "no rule"));
 }
 
@@ -290,10 +319,12 @@ static bool is_open_to(const struct policy *policy, enum net_family family)
     for (size_t i = 0; i < policy->count; i++) {
         const struct policy_rule *rule = &policy->rules[i];
 
-        if (rule->allow && allows_strangers(rule, family))
+        if (rule->allow && allows_strangers(rule, family)) {
             return true;
-        if (!rule->allow && denies_all(rule, family))
+        }
+        if (!rule->allow && denies_all(rule, family)) {
             return false;
+        }
     }
     return policy_default_allow(policy);
 }

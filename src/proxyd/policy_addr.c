@@ -13,8 +13,9 @@
 static bool is_in(const struct ip *ip, const struct net *nets, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        if (net_has(&nets[i], ip))
+        if (net_has(&nets[i], ip)) {
             return true;
+        }
     }
     return false;
 }
@@ -57,12 +58,15 @@ bool ip_is_private(const struct ip *ip)
 
 const char *ip_never_dialled(const struct ip *ip)
 {
-    if (IS_IN(ip, unspecified))
+    if (IS_IN(ip, unspecified)) {
         return "unspecified";
-    if (IS_IN(ip, multicast))
+    }
+    if (IS_IN(ip, multicast)) {
         return "multicast";
-    if (IS_IN(ip, broadcast))
+    }
+    if (IS_IN(ip, broadcast)) {
         return "broadcast";
+    }
     return NULL;
 }
 
@@ -86,11 +90,13 @@ static void add_local_nat64(struct policy_addr *addr, const struct ip *ip)
     };
     const unsigned zero_bits[] = {40, 32, 24, 0}; /* at the end of each */
 
-    if (ip->lo >> 56 != 0)
+    if (ip->lo >> 56 != 0) {
         return;
+    }
     for (size_t i = 0; i < sizeof candidates / sizeof *candidates; i++) {
-        if ((ip->lo & ((UINT64_C(1) << zero_bits[i]) - 1)) == 0 && candidates[i] >> 24 != 0)
+        if ((ip->lo & ((UINT64_C(1) << zero_bits[i]) - 1)) == 0 && candidates[i] >> 24 != 0) {
             add(addr, candidates[i]);
+        }
     }
 }
 
@@ -99,8 +105,9 @@ static bool ends_in_ipv4(const struct ip *ip)
     static const struct net nat64 = NET6(0x0064ff9b00000000, 0, 96), translated = NET6(0, 0xffff000000000000, 96),
                             compatible = NET6(0, 0, 96);
 
-    if (net_has(&compatible, ip))
+    if (net_has(&compatible, ip)) {
         return ip->lo > 1; /* :: and ::1 are none */
+    }
     return net_has(&nat64, ip) || net_has(&translated, ip);
 }
 
@@ -110,15 +117,16 @@ struct policy_addr policy_addr_from_ip(const struct ip *ip)
                             six_to_four = NET6(0x2002000000000000, 0, 16), teredo = NET6(0x2001000000000000, 0, 32);
     struct policy_addr addr = {.all = {*ip}, .count = 1};
 
-    if (ip->family == NET_IPV4)
+    if (ip->family == NET_IPV4) {
         return addr;
-    if (ends_in_ipv4(ip))
+    }
+    if (ends_in_ipv4(ip)) {
         add(&addr, ip->lo);
-    else if (net_has(&local_nat64, ip))
+    } else if (net_has(&local_nat64, ip)) {
         add_local_nat64(&addr, ip);
-    else if (net_has(&six_to_four, ip))
+    } else if (net_has(&six_to_four, ip)) {
         add(&addr, ip->hi >> 16);
-    else if (net_has(&teredo, ip)) {
+    } else if (net_has(&teredo, ip)) {
         add(&addr, ip->hi);  /* the server, through which a first packet goes */
         add(&addr, ~ip->lo); /* and the client, whose address is written inverted */
     }

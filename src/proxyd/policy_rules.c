@@ -17,16 +17,19 @@ static void rule_done(struct policy_rule *rule)
     nameset_done(&rule->to.names);
     nameset_done(&rule->to.suffixes);
     free(rule->ports);
-    for (int i = 0; i < POLICY_CRITERION_COUNT; i++)
+    for (int i = 0; i < POLICY_CRITERION_COUNT; i++) {
         nameset_done(&rule->shown[i]);
+    }
 }
 
 void policy_free(struct policy *policy)
 {
-    if (policy == NULL)
+    if (policy == NULL) {
         return;
-    for (size_t i = 0; i < policy->count; i++)
+    }
+    for (size_t i = 0; i < policy->count; i++) {
         rule_done(&policy->rules[i]);
+    }
     free(policy->rules);
     free(policy);
 }
@@ -39,8 +42,9 @@ struct policy_rule *policy_add(struct policy *policy, bool allow, unsigned line)
         size_t size = policy->size == 0 ? 8 : policy->size * 2;
         struct policy_rule *rules = reallocarray(policy->rules, size, sizeof *rules);
 
-        if (rules == NULL)
+        if (rules == NULL) {
             return NULL;
+        }
         policy->rules = rules;
         policy->size = size;
     }
@@ -60,14 +64,16 @@ static void finish_ports(struct policy_rule *rule)
 {
     size_t kept = 0;
 
-    if (rule->port_count == 0)
+    if (rule->port_count == 0) {
         return;
+    }
     qsort(rule->ports, rule->port_count, sizeof *rule->ports, compare_ports);
     for (size_t i = 1; i < rule->port_count; i++) {
-        if (rule->ports[i].first > rule->ports[kept].last + 1)
+        if (rule->ports[i].first > rule->ports[kept].last + 1) {
             rule->ports[++kept] = rule->ports[i];
-        else if (rule->ports[i].last > rule->ports[kept].last)
+        } else if (rule->ports[i].last > rule->ports[kept].last) {
             rule->ports[kept].last = rule->ports[i].last;
+        }
     }
     rule->port_count = kept + 1;
 }
@@ -137,8 +143,9 @@ int rule_add_ports(struct policy_rule *rule, struct port_range range, const char
         size_t size = rule->port_size == 0 ? 4 : rule->port_size * 2;
         struct port_range *ports = reallocarray(rule->ports, size, sizeof *ports);
 
-        if (ports == NULL)
+        if (ports == NULL) {
             return -ENOMEM;
+        }
         rule->ports = ports;
         rule->port_size = size;
     }

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,7 +73,7 @@ static struct {
 
     int endless_fd;
     unsigned endless_count;
-    bool connect_to_self;
+    bool connect_to_self, connect_at_once;
     size_t largest_malloc;
 } harness = {.endless_fd = -1};
 
@@ -85,11 +86,13 @@ static bool fails(const char *call)
     (void)pthread_mutex_lock(&fail_mutex);
     bool is_counted = harness.fail_in > 0 && (harness.fail_call == NULL || strcmp(call, harness.fail_call) == 0);
     bool is_now = is_counted && --harness.fail_in == 0;
-    if (is_now)
+    if (is_now) {
         harness.has_failed = true;
+    }
     (void)pthread_mutex_unlock(&fail_mutex);
-    if (is_now)
+    if (is_now) {
         errno = harness.fail_error;
+    }
     return is_now;
 }
 
@@ -111,14 +114,16 @@ int __wrap_epoll_wait(int fd, struct epoll_event *events, int max, int timeout)
         loop_stop(harness.loop);
         return __real_epoll_wait(fd, events, max, 0);
     }
-    if (fails("epoll_wait"))
+    if (fails("epoll_wait")) {
         return -1;
+    }
     bool may_jump = timeout > QUIET_MS || harness.until_quiet;
     int count = __real_epoll_wait(fd, events, max, may_jump ? QUIET_MS : timeout);
-    if (count == 0 && harness.until_quiet)
+    if (count == 0 && harness.until_quiet) {
         loop_stop(harness.loop);
-    else if (count == 0 && may_jump)
+    } else if (count == 0 && may_jump) {
         harness.clock_offset_ms += (uint64_t)(timeout - QUIET_MS);
+    }
     return count;
 }
 
@@ -149,8 +154,9 @@ ssize_t __wrap_recv(int fd, void *buf, size_t len, int flags)
 
 ssize_t __wrap_send(int fd, const void *buf, size_t len, int flags)
 {
-    if (harness.endless_fd >= 0)
+    if (harness.endless_fd >= 0) {
         return (ssize_t)len;
+    }
     return fails("send") ? -1 : __real_send(fd, buf, len, flags);
 }
 
@@ -166,9 +172,19 @@ int __wrap_socket(int domain, int type, int protocol)
 
 int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
-    if (harness.connect_to_self && bind(fd, addr, len) < 0)
+    if (harness.connect_to_self && bind(fd, addr, len) < 0) {
         return -1;
-    return fails("connect") ? -1 : __real_connect(fd, addr, len);
+    }
+    if (fails("connect")) {
+        return -1;
+    }
+    int rc = __real_connect(fd, addr, len);
+    if (rc < 0 && errno == EINPROGRESS && harness.connect_at_once) {
+        struct pollfd waiting = {.fd = fd, .events = POLLOUT};
+        assert_int_equal(poll(&waiting, 1, -1), 1);
+        rc = 0;
+    }
+    return rc;
 }
 
 int __wrap_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
@@ -188,8 +204,9 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 
 void *__wrap_malloc(size_t size)
 {
-    if (size > harness.largest_malloc)
+    if (size > harness.largest_malloc) {
         harness.largest_malloc = size;
+    }
     return fails("malloc") ? NULL : __real_malloc(size);
 }
 
@@ -237,6 +254,11 @@ void harness_endless_source(int fd)
 unsigned harness_endless_count(void)
 {
     return harness.endless_count;
+}
+
+void harness_connect_at_once(bool on)
+{
+    harness.connect_at_once = on;
 }
 
 void harness_connect_to_self(bool on)
@@ -289,8 +311,9 @@ unsigned harness_fd_count(void)
     DIR *dir = opendir("/proc/self/fd");
     assert_non_null(dir);
     unsigned count = 0;
-    while (readdir(dir) != NULL)
+    while (readdir(dir) != NULL) {
         count++;
+    }
     (void)closedir(dir);
     return count;
 }
@@ -341,8 +364,9 @@ static void peer_read(struct peer *peer)
     while (!peer->is_paused && !peer->has_eof && peer->error == 0) {
         ssize_t len = __real_recv(peer->fd, got, sizeof got, MSG_DONTWAIT);
         if (len < 0) {
-            if (errno != EAGAIN)
+            if (errno != EAGAIN) {
                 peer->error = errno;
+            }
             return;
         }
         if (len == 0) {
@@ -363,8 +387,9 @@ static void peer_write(struct peer *peer)
         stream_fill(peer->seed_out, peer->sent, out, len);
         ssize_t sent = __real_send(peer->fd, out, len, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0) {
-            if (errno != EAGAIN)
+            if (errno != EAGAIN) {
                 peer->error = errno;
+            }
             return;
         }
         peer->sent += (uint64_t)sent;
@@ -377,8 +402,9 @@ static void peer_write(struct peer *peer)
 
 void peer_pump(struct peer *peer)
 {
-    if (peer->fd < 0)
+    if (peer->fd < 0) {
         return;
+    }
     peer_read(peer); /* first: an error must not hide what came before it */
     peer_write(peer);
 }
@@ -398,11 +424,13 @@ void peer_open(struct peer *peer, struct loop *loop, int fd, uint32_t seed_out, 
 
 void peer_close(struct peer *peer, bool reset)
 {
-    if (peer->fd < 0)
+    if (peer->fd < 0) {
         return;
+    }
     loop_remove(peer->loop, &peer->io);
-    if (reset)
+    if (reset) {
         sock_reset_on_close(peer->fd);
+    }
     (void)close(peer->fd);
     peer->fd = -1;
 }

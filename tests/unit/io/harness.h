@@ -57,6 +57,8 @@ unsigned harness_endless_count(void);
 
 /* While set, connect() binds the socket to the address it is to connect to: a connection with itself. */
 void harness_connect_to_self(bool on);
+/* While set, connect() returns only when the connection stands, as it can where no answer need be waited for. */
+void harness_connect_at_once(bool on);
 
 /* The largest block that malloc() gave to the code under test since the last call. */
 size_t harness_largest_malloc(void);

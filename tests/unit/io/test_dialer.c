@@ -60,6 +60,7 @@ static int close_loop(void **state)
     (void)state;
     harness_fail(NULL, 0, 0);
     harness_connect_to_self(false);
+    harness_connect_at_once(false);
     loop_free(call.loop);
     return harness_fd_count() == call.fds_before ? 0 : -1;
 }
@@ -133,16 +134,18 @@ static void black_hole_open(struct black_hole *hole)
         hole->fds[hole->count++] = fd;
         assert_int_equal(connect(fd, (const struct sockaddr *)&sa, len), -1);
         struct pollfd waiting = {.fd = fd, .events = POLLOUT};
-        if (poll(&waiting, 1, 100) == 0)
+        if (poll(&waiting, 1, 100) == 0) {
             return; /* this one got no answer */
+        }
     }
     fail_msg("the queue does not fill up");
 }
 
 static void black_hole_close(struct black_hole *hole)
 {
-    for (size_t i = 0; i < hole->count; i++)
+    for (size_t i = 0; i < hole->count; i++) {
         (void)close(hole->fds[i]);
+    }
     (void)close(hole->listener);
 }
 
@@ -182,6 +185,22 @@ static void test_connection_has_its_options(void **state)
     struct loop_io io = {.fd = fd};
     assert_int_equal(loop_add(call.loop, &io, 0), 0);
     loop_close(call.loop, &io);
+    (void)close(listener);
+}
+
+static void test_connection_at_once_is_reported_later(void **state)
+{
+    (void)state;
+    struct socks6_addr addr;
+    int listener = listen_at(&addr);
+    harness_connect_at_once(true);
+    dial(&addr, 1, LIMIT_MS);
+    assert_true(call.result.fd >= 0);
+    assert_int_equal(call.result.attempts, 1);
+    assert_int_equal(int_option(call.result.fd, IPPROTO_TCP, TCP_USER_TIMEOUT), SOCK_USER_TIMEOUT_MS);
+    (void)close(call.result.fd);
+    start(&addr, 1, LIMIT_MS);
+    dialer_cancel(call.dialer); /* closes the connection that was not yet reported */
     (void)close(listener);
 }
 
@@ -406,6 +425,10 @@ static void test_no_descriptor_ends_it_at_once(void **state)
         assert_int_equal(call.result.error, errors[i]);
         assert_int_equal(call.result.attempts, 1);
     }
+    harness_fail("getsockopt", 1, ENOMEM); /* while an attempt is under way */
+    dial(addrs, 2, LIMIT_MS);
+    assert_int_equal(call.result.error, ENOMEM);
+    assert_int_equal(call.result.attempts, 1);
     (void)close(listener);
 }
 
@@ -494,6 +517,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         DIALER_TEST(test_connection_has_its_options),
+        DIALER_TEST(test_connection_at_once_is_reported_later),
         DIALER_TEST(test_refused_is_reported),
         DIALER_TEST(test_refused_ipv6_goes_on_to_ipv4),
         DIALER_TEST(test_mapped_address_is_ipv4),

@@ -121,13 +121,15 @@ static void test_closed_in_the_same_batch_is_not_called(void **state)
 static void free_itself(struct reader *reader)
 {
     bool is_last = reader->other == NULL;
-    if (!is_last)
+    if (!is_last) {
         reader->other->other = NULL;
+    }
     loop_remove(loop, &reader->io);
     close_pipe(reader);
     free(reader);
-    if (is_last)
+    if (is_last) {
         loop_stop(loop);
+    }
 }
 
 static void test_handler_may_free_itself(void **state)
@@ -182,8 +184,9 @@ static void on_timer(struct loop_timer *timer)
 {
     assert_true(loop_now_ms(loop) >= timer->due_ms);
     fired_ms[fired++] = loop_now_ms(loop);
-    if (fired == 3)
+    if (fired == 3) {
         loop_stop(loop);
+    }
 }
 
 static void test_timers_fire_in_order_after_hours(void **state)
@@ -221,8 +224,9 @@ static void on_task(struct loop_task *task)
         loop_defer(loop, &tasks[1]); /* the next turn's */
         loop_defer_cancel(loop, &tasks[2]);
     }
-    if (i == 1)
+    if (i == 1) {
         loop_stop(loop);
+    }
 }
 
 static void count_turn(struct reader *reader)
@@ -245,8 +249,9 @@ static void test_tasks_run_once_at_the_end_of_their_batch(void **state)
     loop_remove(loop, &readers[1]->io);
     turns = 0;
     memset(ran_in_turn, 0, sizeof ran_in_turn);
-    for (size_t i = 0; i < 4; i++)
+    for (size_t i = 0; i < 4; i++) {
         tasks[i] = (struct loop_task){.run = on_task};
+    }
     assert_int_equal(loop_run(loop), 0);
     assert_int_equal(ran_in_turn[0], 1);
     assert_int_equal(ran_in_turn[1], 2);
@@ -263,8 +268,9 @@ static void test_task_does_not_let_the_loop_sleep(void **state)
 {
     (void)state;
     turns = 0;
-    for (size_t i = 0; i < 4; i++)
+    for (size_t i = 0; i < 4; i++) {
         tasks[i] = (struct loop_task){.run = on_task};
+    }
     loop_defer(loop, &tasks[0]); /* no event and no timer: only tasks[0], then tasks[1], which stops */
     assert_int_equal(loop_run(loop), 0);
 }
@@ -274,8 +280,9 @@ static void test_cancelled_tasks_leave_the_queue_whole(void **state)
     (void)state;
     turns = 5;
     memset(ran_in_turn, 0, sizeof ran_in_turn);
-    for (size_t i = 0; i < 4; i++)
+    for (size_t i = 0; i < 4; i++) {
         tasks[i] = (struct loop_task){.run = on_task};
+    }
     loop_defer_cancel(loop, &tasks[3]); /* not queued: no effect */
     loop_defer(loop, &tasks[3]);
     loop_defer(loop, &tasks[2]);
@@ -309,16 +316,18 @@ static void on_letter(struct loop_msg *msg)
     received[letter->thread]++;
     received_count++;
     free(letter);
-    if (received_count == THREADS * MESSAGES)
+    if (received_count == THREADS * MESSAGES) {
         loop_stop(loop);
+    }
 }
 
 static void *post_letters(void *arg)
 {
     for (unsigned i = 0; i < MESSAGES; i++) {
         struct letter *letter = calloc(1, sizeof *letter);
-        if (letter == NULL)
+        if (letter == NULL) {
             abort();
+        }
         letter->msg.run = on_letter;
         letter->thread = *(unsigned *)arg;
         letter->number = i;
@@ -339,8 +348,9 @@ static void test_messages_of_many_threads_all_arrive_in_order(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, post_letters, &numbers[i]), 0);
     }
     assert_int_equal(loop_run(loop), 0);
-    for (unsigned i = 0; i < THREADS; i++)
+    for (unsigned i = 0; i < THREADS; i++) {
         assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
     assert_int_equal(received_count, THREADS * MESSAGES);
 }
 

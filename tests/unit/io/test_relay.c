@@ -11,7 +11,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/net_tstamp.h>
 #include <linux/sockios.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -185,8 +187,9 @@ static void test_residue_is_delivered_in_order(void **state)
         while (world.server.received < sip) {
             peer_pump(&world.server); /* checks the bytes */
             harness_run_until_quiet(world.loop);
-            if (world.server.has_eof)
+            if (world.server.has_eof) {
                 break;
+            }
         }
         world.server.is_paused = !world.server.has_eof && world.server.received < 40 * MIB;
         harness_run_until_quiet(world.loop);
@@ -290,12 +293,14 @@ static void test_urgent_byte_stays_in_place(void **state)
         size_t urgent = places[i];
         world_open(&world);
         stream_fill(1, 0, bytes, sizeof bytes);
-        if (urgent > 0)
+        if (urgent > 0) {
             assert_int_equal(real_send(world.client.fd, bytes, urgent, 0), (ssize_t)urgent);
+        }
         assert_int_equal(real_send(world.client.fd, bytes + urgent, 1, MSG_OOB), 1);
-        if (urgent + 1 < LEN)
+        if (urgent + 1 < LEN) {
             assert_int_equal(real_send(world.client.fd, bytes + urgent + 1, LEN - urgent - 1, 0),
                              (ssize_t)(LEN - urgent - 1));
+        }
         world.client.sent = world.client.to_send = LEN;
         world.client.shuts_when_sent = false;
         world_start(&world, NULL, 0);
@@ -459,6 +464,42 @@ static void test_start_with_a_bad_descriptor_takes_everything(void **state)
     world_close(&world);
 }
 
+static void test_start_with_absurd_early_bytes_takes_everything(void **state)
+{
+    struct world world;
+    (void)state;
+    world_open(&world);
+    assert_int_equal(world_try_start(&world, early_bytes(10), (size_t)UINT32_MAX + 1), -EINVAL);
+    assert_null(world.relay);
+    world_close(&world);
+}
+
+/* epoll reports an error for whatever stands in a socket's error queue, such as time stamps: the stream goes on. */
+static void test_error_event_without_error_ends_nothing(void **state)
+{
+    struct world world;
+    (void)state;
+    world_open(&world);
+    const int stamps = SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_TSONLY;
+    assert_int_equal(setsockopt(world.fd_b, SOL_SOCKET, SO_TIMESTAMPING, &stamps, sizeof stamps), 0);
+    world.client.to_send = world.server.to_send = 3 * MIB;
+    world_start(&world, NULL, 0);
+    harness_run_until_quiet(world.loop);
+    assert_int_equal(world.server.received, 3 * MIB);
+    assert_int_equal(world.client.received, 3 * MIB);
+    struct pollfd waiting = {.fd = world.fd_b};
+    assert_int_equal(poll(&waiting, 1, 0), 1); /* there is an error event indeed */
+    assert_int_equal(waiting.revents & POLLERR, POLLERR);
+    world.client.shuts_when_sent = world.server.shuts_when_sent = true;
+    peer_pump(&world.client);
+    peer_pump(&world.server);
+    harness_run_until(world.loop, world_is_over, &world);
+    assert_int_equal(world.result.end, RELAY_DONE);
+    assert_int_equal(world.client.error, 0);
+    assert_int_equal(world.server.error, 0);
+    world_close(&world);
+}
+
 /* ---- fairness ---- */
 
 static void test_endless_source_does_not_starve_the_loop(void **state)
@@ -499,6 +540,8 @@ int main(void)
         cmocka_unit_test(test_write_to_a_closed_server_resets_the_client),
         cmocka_unit_test(test_abort_resets_both),
         cmocka_unit_test(test_start_with_a_bad_descriptor_takes_everything),
+        cmocka_unit_test(test_start_with_absurd_early_bytes_takes_everything),
+        cmocka_unit_test(test_error_event_without_error_ends_nothing),
         cmocka_unit_test(test_endless_source_does_not_starve_the_loop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,8 +21,9 @@ static void fill(uint8_t *object, unsigned seed)
 
 static void check(const uint8_t *object, unsigned seed)
 {
-    for (size_t i = 0; i < LEN; i++)
+    for (size_t i = 0; i < LEN; i++) {
         assert_int_equal(object[i], seed & 0xff);
+    }
 }
 
 static void test_objects_are_zeroed_aligned_and_apart(void **state)
@@ -67,8 +68,9 @@ static void test_random_order_keeps_contents(void **state)
             fill(objects[i], i);
         }
     }
-    for (unsigned i = 0; i < COUNT; i++)
+    for (unsigned i = 0; i < COUNT; i++) {
         slab_free(&slab, objects[i]);
+    }
     slab_free(&slab, NULL);
     slab_done(&slab);
 }

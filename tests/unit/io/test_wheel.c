@@ -49,8 +49,9 @@ static void start(uint64_t at_ms)
     now_ms = at_ms;
     wheel_init(&wheel, now_ms);
     memset(probes, 0, sizeof probes);
-    for (size_t i = 0; i < COUNT; i++)
+    for (size_t i = 0; i < COUNT; i++) {
         probes[i].timer.expired = on_expired;
+    }
 }
 
 static void set(struct probe *probe, uint64_t delay_ms)
@@ -77,8 +78,9 @@ static void check_none_is_late(void)
 {
     for (size_t i = 0; i < COUNT; i++) {
         assert_int_equal(probes[i].is_armed, loop_timer_is_armed(&probes[i].timer));
-        if (probes[i].is_armed)
+        if (probes[i].is_armed) {
             assert_true(probes[i].due_ms + 2 * LOOP_TICK_MS > now_ms);
+        }
     }
 }
 
@@ -89,8 +91,9 @@ static void test_timer_fires_once_and_not_early(void **state)
         start(1000003);
         set(&probes[0], delay);
         uint64_t latest = now_ms + delay + 2 * LOOP_TICK_MS;
-        while (probes[0].fired == 0 && now_ms < latest)
+        while (probes[0].fired == 0 && now_ms < latest) {
             advance_to(now_ms + 1);
+        }
         assert_int_equal(probes[0].fired, 1);
         assert_int_equal(wheel_next_ms(&wheel), UINT64_MAX);
         advance_to(now_ms + DAY_MS);

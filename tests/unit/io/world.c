@@ -94,8 +94,9 @@ void world_close(struct world *world)
 {
     peer_close(&world->client, false);
     peer_close(&world->server, false);
-    if (world->relay != NULL)
+    if (world->relay != NULL) {
         relay_abort(world->relay);
+    }
     relay_shared_free(world->shared);
     loop_timer_cancel(world->loop, &world->timer);
     loop_free(world->loop);

@@ -20,8 +20,9 @@ static const struct config *load_or_fail(const char *text, const char *const *li
     const struct config *config = NULL;
     struct config_error error = {""};
 
-    if (config_load_memory("f.yaml", text, strlen(text), listen, listen_count, &config, &error) != 0)
+    if (config_load_memory("f.yaml", text, strlen(text), listen, listen_count, &config, &error) != 0) {
         fail_msg("%s\nin:\n%s", error.text, text);
+    }
     return config;
 }
 
@@ -47,8 +48,9 @@ static void assert_error(const char *text, size_t len, const char *expected)
     const struct config *untouched = (const void *)&untouched, *config = untouched;
     struct config_error error = {""};
 
-    if (config_load_memory("f.yaml", text, len, NULL, 0, &config, &error) == 0)
+    if (config_load_memory("f.yaml", text, len, NULL, 0, &config, &error) == 0) {
         fail_msg("no error in:\n%s\nexpected: %s", text, expected);
+    }
     assert_string_equal(error.text, expected);
     assert_ptr_equal(config, untouched);
 }
@@ -71,8 +73,9 @@ struct error_case {
 
 static void check_errors(const struct error_case *cases, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         assert_error(cases[i].text, strlen(cases[i].text), cases[i].error);
+    }
 }
 
 /* What YAML itself, or our use of it, does not take. */
@@ -407,12 +410,14 @@ static void test_an_error_never_holds_control_characters(void **state)
     char text[400] = "workers: \"";
 
     (void)state;
-    for (int i = 0; i < 60; i++)
+    for (int i = 0; i < 60; i++) {
         strcat(text, "\\e\\a");
+    }
     strcat(text, "\"\n");
     assert_int_equal(config_load_memory(path, text, strlen(text), NULL, 0, &config, &error), -1);
-    for (const char *c = error.text; *c != '\0'; c++)
+    for (const char *c = error.text; *c != '\0'; c++) {
         assert_in_range((unsigned char)*c, 0x20, 0x7e);
+    }
     assert_non_null(strstr(error.text, "a\\x0ab\\x1b[31m.yaml:1:10: '\\x1b\\x07"));
     assert_non_null(strstr(error.text, "write one, or 'auto'"));
 }
@@ -641,8 +646,9 @@ static void test_rules_are_taken(void **state)
     assert_int_equal(rule->commands, 15);
     for (size_t i = 1; i < 3; i++) {
         assert_false(config->policy->rules[i].allow);
-        for (int j = 0; j < POLICY_CRITERION_COUNT; j++)
+        for (int j = 0; j < POLICY_CRITERION_COUNT; j++) {
             assert_false(rule_has(&config->policy->rules[i], (enum policy_criterion)j));
+        }
     }
     assert_int_equal(config->policy->rules[1].line, 8);
     config_release(config);
@@ -669,8 +675,9 @@ static void test_the_keys_of_a_rule_stand_in_the_order_of_the_criteria(void **st
 
     (void)state;
     assert_int_equal(config_rule_section.key_count, POLICY_CRITERION_COUNT);
-    for (int i = 0; i < POLICY_CRITERION_COUNT; i++)
+    for (int i = 0; i < POLICY_CRITERION_COUNT; i++) {
         assert_string_equal(config_rule_section.keys[i].name, names[i]);
+    }
 }
 
 /* -- listeners off loopback -- */
@@ -689,8 +696,9 @@ static void test_what_is_not_open_starts_off_loopback(void **state)
     };
 
     (void)state;
-    for (size_t i = 0; i < COUNT(texts); i++)
+    for (size_t i = 0; i < COUNT(texts); i++) {
         config_release(load(texts[i]));
+    }
 }
 
 static void test_listen_arguments_replace_the_listeners(void **state)
@@ -772,8 +780,9 @@ static void test_printed_configuration_loads_to_the_same(void **state)
 
         again = print(second);
         assert_string_equal(printed, again);
-        for (const char *c = printed; *c != '\0'; c++)
+        for (const char *c = printed; *c != '\0'; c++) {
             assert_true(*c == '\n' || (*c >= 0x20 && *c < 0x7f));
+        }
         /* What printing alone could hide. */
         assert_memory_equal(&first->limits, &second->limits, sizeof first->limits);
         assert_int_equal(first->listener_count, second->listener_count);
@@ -787,8 +796,9 @@ static void test_printed_configuration_loads_to_the_same(void **state)
         for (size_t j = 0; j < first->policy->count; j++) {
             assert_int_equal(first->policy->rules[j].allow, second->policy->rules[j].allow);
             assert_int_equal(first->policy->rules[j].users.count, second->policy->rules[j].users.count);
-            for (size_t k = 0; k < first->policy->rules[j].users.count; k++)
+            for (size_t k = 0; k < first->policy->rules[j].users.count; k++) {
                 assert_string_equal(first->policy->rules[j].users.items[k], second->policy->rules[j].users.items[k]);
+            }
         }
         config_release(first);
         config_release(second);

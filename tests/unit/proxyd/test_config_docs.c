@@ -26,11 +26,13 @@ static char *read_file(const char *variable)
     char *text = calloc(1, CONFIG_FILE_MAX);
     FILE *file;
 
-    if (path == NULL)
+    if (path == NULL) {
         fail_msg("%s is not set", variable);
+    }
     file = fopen(path, "r");
-    if (file == NULL)
+    if (file == NULL) {
         fail_msg("%s cannot be opened", path);
+    }
     assert_non_null(text);
     assert_in_range(fread(text, 1, CONFIG_FILE_MAX - 1, file), 1, CONFIG_FILE_MAX - 2);
     assert_int_equal(fclose(file), 0);
@@ -43,12 +45,14 @@ static size_t list_keys(char keys[KEYS_MAX][64])
     size_t count = 0;
 
     for (const struct config_section *section = config_sections; section->keys != NULL; section++) {
-        for (size_t i = 0; i < section->key_count; i++)
+        for (size_t i = 0; i < section->key_count; i++) {
             (void)snprintf(keys[count++], 64, "%s%s%s", section->path, section->path[0] == '\0' ? "" : ".",
                            section->keys[i].name);
+        }
     }
-    for (size_t i = 0; i < config_rule_section.key_count; i++)
+    for (size_t i = 0; i < config_rule_section.key_count; i++) {
         (void)snprintf(keys[count++], 64, "rules.%s", config_rule_section.keys[i].name);
+    }
     assert_in_range(count, 20, KEYS_MAX);
     return count;
 }
@@ -68,8 +72,9 @@ static bool cross_out(char keys[KEYS_MAX][64], size_t count, const char *key, si
 static void assert_none_left(char keys[KEYS_MAX][64], size_t count, const char *where)
 {
     for (size_t i = 0; i < count; i++) {
-        if (keys[i][0] != '\0')
+        if (keys[i][0] != '\0') {
             fail_msg("%s does not have '%s'", where, keys[i]);
+        }
     }
 }
 
@@ -83,10 +88,12 @@ static void test_the_man_page_has_every_key_once(void **state)
     for (char *line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save)) {
         size_t len = line[0] == '*' ? strspn(line + 1, WORD ".") : 0;
 
-        if (len == 0 || strncmp(line + 1 + len, "*: ", 3) != 0)
+        if (len == 0 || strncmp(line + 1 + len, "*: ", 3) != 0) {
             continue;
-        if (!cross_out(keys, count, line + 1, len))
+        }
+        if (!cross_out(keys, count, line + 1, len)) {
             fail_msg("the parser does not know '%.*s', or the man page has it twice", (int)len, line + 1);
+        }
     }
     assert_none_left(keys, count, "the man page");
     free(text);
@@ -108,19 +115,22 @@ static void test_the_sample_has_every_key(void **state)
         char *key = line + (strncmp(line, "#  - ", 5) == 0 ? 1 : 0);
         size_t indent = strspn(key, " -"), len = strspn(key + indent, WORD);
 
-        if (key[0] == '#' || len == 0 || key[indent + len] != ':')
+        if (key[0] == '#' || len == 0 || key[indent + len] != ':') {
             continue;
+        }
         key += indent;
-        if (indent == 0)
+        if (indent == 0) {
             (void)snprintf(section, sizeof section, "%.*s", (int)len, key);
+        }
         if (strcmp(section, "rules") == 0 && indent > 0) {
             for (char *at = strchr(key, '{'); at != NULL; at = strpbrk(at + 1, "{,")) {
                 size_t word = strspn(at + 1 + strspn(at + 1, " "), WORD);
 
                 at += 1 + strspn(at + 1, " ");
                 (void)snprintf(path, sizeof path, "rules.%.*s", (int)word, at);
-                if (at[word] == ':')
+                if (at[word] == ':') {
                     (void)cross_out(keys, count, path, strlen(path));
+                }
             }
             continue;
         }
@@ -150,8 +160,9 @@ static void assert_loads_to_the_defaults(const char *text)
     struct config_error error = {""};
     char *printed, *expected;
 
-    if (config_load_memory("sample", text, strlen(text), NULL, 0, &sample, &error) != 0)
+    if (config_load_memory("sample", text, strlen(text), NULL, 0, &sample, &error) != 0) {
         fail_msg("%s", error.text);
+    }
     assert_int_equal(config_load(NULL, NULL, 0, &defaults, &error), 0);
     printed = print(sample);
     expected = print(defaults);
@@ -185,14 +196,16 @@ static void test_the_samples_examples_are_valid(void **state)
         bool is_example = strncmp(line, "#  - ", 5) == 0;
 
         rules += is_example;
-        if (strncmp(line, "rules: []", 9) == 0)
+        if (strncmp(line, "rules: []", 9) == 0) {
             strcat(out, "rules:\n");
-        else
+        } else {
             strncat(out, line + is_example, strcspn(line, "\n") + 1 - is_example);
+        }
     }
     assert_in_range(rules, 3, 20);
-    if (config_load_memory("sample", out, strlen(out), NULL, 0, &config, &error) != 0)
+    if (config_load_memory("sample", out, strlen(out), NULL, 0, &config, &error) != 0) {
         fail_msg("%s in\n%s", error.text, out);
+    }
     assert_int_equal(config->policy->count, rules);
     config_release(config);
     free(text);

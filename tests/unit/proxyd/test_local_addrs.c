@@ -68,8 +68,9 @@ static struct socks6_addr addr_of(const char *text)
 {
     uint8_t bytes[16];
 
-    if (inet_pton(AF_INET, text, bytes) == 1)
+    if (inet_pton(AF_INET, text, bytes) == 1) {
         return socks6_addr_ipv4(bytes, 80);
+    }
     assert_int_equal(inet_pton(AF_INET6, text, bytes), 1);
     return socks6_addr_ipv6(bytes, 80);
 }
@@ -118,10 +119,11 @@ static void look(struct loop_timer *timer)
 {
     struct waiting *waiting = (void *)((char *)timer - offsetof(struct waiting, look));
 
-    if (has(waiting->text) == waiting->wanted)
+    if (has(waiting->text) == waiting->wanted) {
         loop_stop(loop);
-    else
+    } else {
         loop_timer_set(loop, timer, 1);
+    }
 }
 
 static void give_up(struct loop_timer *timer)
@@ -142,8 +144,9 @@ static void wait_for(const char *text, bool wanted)
     assert_int_equal(loop_run(loop), 0);
     loop_timer_cancel(loop, &waiting.look);
     loop_timer_cancel(loop, &waiting.limit);
-    if (waiting.failed)
+    if (waiting.failed) {
         fail_msg("%s is %s", text, wanted ? "not there" : "still there");
+    }
 }
 
 static void test_addresses_are_there_from_the_start(void **state)
@@ -235,8 +238,9 @@ static void *read_on(void *arg)
     uintptr_t found = 0;
 
     (void)arg;
-    while (!atomic_load(&readers_stop))
+    while (!atomic_load(&readers_stop)) {
         found += has("2001:db8::3:1");
+    }
     return (void *)found;
 }
 
@@ -247,8 +251,9 @@ static void test_look_ups_from_other_threads_do_not_hold_it_up(void **state)
     (void)state;
     NEEDS_NAMESPACE();
     atomic_store(&readers_stop, false);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
         assert_int_equal(pthread_create(&readers[i], NULL, read_on, NULL), 0);
+    }
     for (int i = 0; i < 20; i++) {
         change_ipv6("2001:db8::3:1", true);
         wait_for("2001:db8::3:1", true);
@@ -256,8 +261,9 @@ static void test_look_ups_from_other_threads_do_not_hold_it_up(void **state)
         wait_for("2001:db8::3:1", false);
     }
     atomic_store(&readers_stop, true);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
         assert_int_equal(pthread_join(readers[i], NULL), 0);
+    }
 }
 
 static void test_free_takes_null(void **state)

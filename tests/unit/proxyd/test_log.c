@@ -238,8 +238,9 @@ static char *read_all(int fd)
     ssize_t got;
 
     assert_non_null(text);
-    while ((got = read(fd, text + len, size - len - 1)) > 0)
+    while ((got = read(fd, text + len, size - len - 1)) > 0) {
         len += (size_t)got;
+    }
     assert_int_equal(got, 0);
     text[len] = '\0';
     return text;
@@ -249,8 +250,9 @@ static size_t count_lines(const char *text, const char *what)
 {
     size_t count = 0;
 
-    for (; (text = strstr(text, what)) != NULL; text += strlen(what))
+    for (; (text = strstr(text, what)) != NULL; text += strlen(what)) {
         count++;
+    }
     return count;
 }
 
@@ -298,8 +300,9 @@ enum { THREADS = 6, LINES = 400 };
 
 static void *write_lines(void *arg)
 {
-    for (int i = 0; i < LINES; i++)
+    for (int i = 0; i < LINES; i++) {
         log_info("thread %d line %d end", (int)(uintptr_t)arg, i);
+    }
     return NULL;
 }
 
@@ -318,10 +321,12 @@ static void test_lines_of_threads_stay_whole_and_in_order(void **state)
     (void)state;
     assert_int_equal(log_start(pipe_fds[1]), 0);
     assert_int_equal(pthread_create(&reader, NULL, read_slowly, NULL), 0);
-    for (uintptr_t i = 0; i < THREADS; i++)
+    for (uintptr_t i = 0; i < THREADS; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, write_lines, (void *)i), 0);
-    for (int i = 0; i < THREADS; i++)
+    }
+    for (int i = 0; i < THREADS; i++) {
         assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
     log_stop();
     close(pipe_fds[1]);
     pipe_fds[1] = -1;
@@ -349,8 +354,9 @@ static void test_a_stuck_reader_costs_lines_and_is_told(void **state)
     (void)state;
     assert_int_equal(log_start(pipe_fds[1]), 0);
     /* More than the pipe and both buffers hold: this returns although nobody reads. */
-    for (int i = 0; i < 60000; i++)
+    for (int i = 0; i < 60000; i++) {
         log_info("line %d of many, long enough to fill what there is to fill sooner or later", i);
+    }
     assert_true(log_lost() > lost);
     /* Half of a megabyte makes room; what was lost is reported behind it. */
     for (size_t got = 0; got < 512 * 1024;) {
@@ -377,8 +383,9 @@ static void test_stopping_with_a_stuck_reader_returns(void **state)
 {
     (void)state;
     assert_int_equal(log_start(pipe_fds[1]), 0);
-    for (int i = 0; i < 30000; i++)
+    for (int i = 0; i < 30000; i++) {
         log_info("line %d of many, long enough to fill what there is to fill sooner or later", i);
+    }
     log_stop();
 }
 
@@ -391,8 +398,9 @@ static void test_a_reader_that_is_gone_kills_nobody(void **state)
     close(pipe_fds[0]);
     pipe_fds[0] = -1;
     assert_int_equal(log_start(pipe_fds[1]), 0);
-    for (int i = 0; i < 1000; i++)
+    for (int i = 0; i < 1000; i++) {
         log_info("to nobody");
+    }
     log_stop();
     assert_int_equal(log_lost() - lost, 1000);
 }
@@ -407,8 +415,9 @@ static void test_a_nonblocking_descriptor_loses_nothing(void **state)
     assert_int_equal(fcntl(pipe_fds[1], F_SETPIPE_SZ, 4096), 4096);
     assert_int_equal(log_start(pipe_fds[1]), 0);
     assert_int_equal(pthread_create(&reader, NULL, read_slowly, NULL), 0);
-    for (int i = 0; i < 5000; i++)
+    for (int i = 0; i < 5000; i++) {
         log_info("line %d", i);
+    }
     log_stop();
     close(pipe_fds[1]);
     pipe_fds[1] = -1;
@@ -427,8 +436,9 @@ static void test_a_file_gets_every_line(void **state)
     assert_true(fd >= 0);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(log_start(fd), 0);
-    for (int i = 0; i < 5000; i++)
+    for (int i = 0; i < 5000; i++) {
         log_info("line %d", i);
+    }
     log_stop();
     assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
     text = read_all(fd);
@@ -445,8 +455,9 @@ static void test_a_full_disk_is_counted_and_survived(void **state)
     (void)state;
     assert_true(fd >= 0);
     assert_int_equal(log_start(fd), 0);
-    for (int i = 0; i < 100; i++)
+    for (int i = 0; i < 100; i++) {
         log_info("line %d", i);
+    }
     log_stop();
     assert_int_equal(log_lost() - lost, 100);
     assert_int_equal(close(fd), 0);

@@ -27,8 +27,9 @@ static struct socks6_addr ip_addr(const char *text, uint16_t port)
 {
     uint8_t bytes[16];
 
-    if (inet_pton(AF_INET, text, bytes) == 1)
+    if (inet_pton(AF_INET, text, bytes) == 1) {
         return socks6_addr_ipv4(bytes, port);
+    }
     assert_int_equal(inet_pton(AF_INET6, text, bytes), 1);
     return socks6_addr_ipv6(bytes, port);
 }
@@ -38,8 +39,9 @@ bool local_addrs_has(const struct local_addrs *local, const struct socks6_addr *
     for (size_t i = 0; i < COUNT(local->addresses); i++) {
         struct socks6_addr own = ip_addr(local->addresses[i], addr->port);
 
-        if (addr->type == own.type && addr->len == own.len && memcmp(&addr->u, &own.u, own.len) == 0)
+        if (addr->type == own.type && addr->len == own.len && memcmp(&addr->u, &own.u, own.len) == 0) {
             return true;
+        }
     }
     return false;
 }
@@ -51,8 +53,9 @@ static const struct config *load(const char *rules)
     struct config_error error = {""};
 
     (void)snprintf(text, sizeof text, "rules:\n%s", rules);
-    if (config_load_memory("rules", text, strlen(text), NULL, 0, &config, &error) != 0)
+    if (config_load_memory("rules", text, strlen(text), NULL, 0, &config, &error) != 0) {
         fail_msg("%s", error.text);
+    }
     return config;
 }
 
@@ -100,8 +103,9 @@ static void check(const char *rules, const struct policy_case *cases, size_t cou
     for (size_t i = 0; i < count; i++) {
         struct policy_result got = ask(config->policy, &cases[i].query);
 
-        if (got.verdict != cases[i].verdict || got.line != cases[i].line || strcmp(got.why, cases[i].why) != 0)
+        if (got.verdict != cases[i].verdict || got.line != cases[i].line || strcmp(got.why, cases[i].why) != 0) {
             fail_msg("case %zu of\n%s: verdict %d, line %u, %s", i, rules, (int)got.verdict, got.line, got.why);
+        }
     }
     config_release(config);
 }
@@ -214,14 +218,16 @@ static void test_keywords_hold_their_networks(void **state)
         /* From loopback, where nothing is protected. */
         struct policy_result got = ask(config->policy, &(struct query){.client = "127.0.0.1", .address = inside[i]});
 
-        if (got.verdict != POLICY_DENY || got.line != 2)
+        if (got.verdict != POLICY_DENY || got.line != 2) {
             fail_msg("%s is not private", inside[i]);
+        }
     }
     for (size_t i = 0; i < COUNT(outside); i++) {
         struct policy_result got = ask(config->policy, &(struct query){.client = "::1", .address = outside[i]});
 
-        if (got.verdict != POLICY_ALLOW)
+        if (got.verdict != POLICY_ALLOW) {
             fail_msg("%s is private", outside[i]);
+        }
     }
     config_release(config);
     CHECK("  - deny: {to: loopback}\n", {{.client = "127.9.9.9", .address = "127.255.0.1"}, DENIED(2)},
@@ -364,8 +370,9 @@ static void test_clients_elsewhere_do_not_reach_the_proxys_own_network(void **st
             struct query query = {.name = "www.example.org", .address = protected[j].address, .port = 80};
             struct policy_result got = ask(config->policy, &query);
 
-            if (got.verdict != POLICY_DENY || got.line != 0 || strcmp(got.why, protected[j].why) != 0)
+            if (got.verdict != POLICY_DENY || got.line != 0 || strcmp(got.why, protected[j].why) != 0) {
                 fail_msg("%s by\n%s: verdict %d, %s", protected[j].address, rules[i], (int)got.verdict, got.why);
+            }
         }
         config_release(config);
     }
@@ -381,8 +388,9 @@ static void test_clients_on_loopback_reach_it(void **state)
         for (size_t j = 0; j < COUNT(protected); j++) {
             struct query query = {.client = clients[i], .address = protected[j].address, .port = 80};
 
-            if (ask(config->policy, &query).verdict != POLICY_ALLOW)
+            if (ask(config->policy, &query).verdict != POLICY_ALLOW) {
                 fail_msg("%s from %s", protected[j].address, clients[i]);
+            }
         }
     }
     config_release(config);
@@ -459,8 +467,9 @@ static void test_some_addresses_are_never_dialled(void **state)
             struct query query = {.client = local ? "127.0.0.1" : NULL, .address = never[i].address};
             struct policy_result got = ask(config->policy, &query);
 
-            if (got.verdict != POLICY_DENY || got.line != 0 || strcmp(got.why, never[i].why) != 0)
+            if (got.verdict != POLICY_DENY || got.line != 0 || strcmp(got.why, never[i].why) != 0) {
                 fail_msg("%s: verdict %d, %s", never[i].address, (int)got.verdict, got.why);
+            }
         }
     }
     /* 240.0.0.0/4 but its last address is just unused. */
@@ -541,13 +550,16 @@ static void test_embedded_addresses_are_found(void **state)
 
             addr = ip_addr(cases[i].embedded[expected], 0);
             assert_true(ip_from_addr(&addr, &want));
-            for (size_t j = 1; j < found.count; j++)
+            for (size_t j = 1; j < found.count; j++) {
                 there = there || ip_equal(&found.all[j], &want);
-            if (!there)
+            }
+            if (!there) {
                 fail_msg("%s: %s is not found", cases[i].address, cases[i].embedded[expected]);
+            }
         }
-        if (found.count != expected + 1)
+        if (found.count != expected + 1) {
             fail_msg("%s: %zu embedded", cases[i].address, found.count - 1);
+        }
     }
 }
 
@@ -605,8 +617,9 @@ static void test_open_means_any_client_and_any_destination(void **state)
     for (size_t i = 0; i < COUNT(cases); i++) {
         const struct config *config = load(cases[i].rules);
 
-        if (policy_is_open(config->policy) != cases[i].open)
+        if (policy_is_open(config->policy) != cases[i].open) {
             fail_msg("%sis %s", cases[i].rules, cases[i].open ? "not open" : "open");
+        }
         config_release(config);
     }
 }
@@ -618,8 +631,9 @@ static struct net net_of(const char *text)
     char why[CONFIG_WHY_MAX];
     struct net net;
 
-    if (!net_parse(text, &net, why))
+    if (!net_parse(text, &net, why)) {
         fail_msg("%s", why);
+    }
     return net;
 }
 
@@ -690,8 +704,9 @@ static void test_a_set_of_thousands_answers_as_its_networks_do(void **state)
 
         seed = seed * 1664525 + 1013904223;
         ip.lo = seed >> 8 | 0x10000000;
-        for (size_t j = 0; j < COUNT(nets); j++)
+        for (size_t j = 0; j < COUNT(nets); j++) {
             expected = expected || net_has(&nets[j], &ip);
+        }
         assert_int_equal(netset_has(&set, &ip), expected);
     }
     netset_done(&set);
