@@ -200,7 +200,7 @@ SOCKS6_API int socks6_addr_equal(const struct socks6_addr *a, const struct socks
 SOCKS6_API int socks6_addr_is_unspecified(const struct socks6_addr *addr);
 
 /* Room for the longest text of socks6_addr_format() and its NUL: every byte of a name may need 4. */
-#define SOCKS6_ADDR_TEXT_MAX (SOCKS6_NAME_MAX * 4 + sizeof "[]:65535")
+#define SOCKS6_ADDR_TEXT_MAX ((size_t)SOCKS6_NAME_MAX * 4 + sizeof "[]:65535")
 
 /*
  * Writes "192.0.2.1:80", "[2001:db8::1]:80" or "example.com:80" (RFC 5952 for IPv6). Bytes of a name outside

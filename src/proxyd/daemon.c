@@ -86,7 +86,8 @@ static void log_counters(const struct daemon *daemon)
         }
         len += (size_t)n;
     }
-    log_info("counters: connections=%" PRIu32 "%s", limits_total(daemon->shared.limits), line);
+    log_info("counters: connections=%" PRIu32 " log_lines_lost=%" PRIu64 "%s", limits_total(daemon->shared.limits),
+             log_lost(), line);
 }
 
 /* ---- reload ---- */
@@ -187,7 +188,6 @@ static int block_signals(sigset_t *set)
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
     sigaddset(set, SIGUSR1);
-    (void)signal(SIGPIPE, SIG_IGN); /* NOLINT: cannot fail for this signal */
     return -pthread_sigmask(SIG_BLOCK, set, NULL);
 }
 

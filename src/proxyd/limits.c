@@ -3,8 +3,8 @@
  *
  * Sixty-four tables with a lock each, so that workers seldom meet. A table is an array with linear probing; who leaves
  * it moves its successors up, so there are no tombstones and a table that clients have filled shrinks again. The place
- * of a client comes from SipHash under a random key: nobody can choose addresses that collide. The total is counted
- * inside the client's lock, which makes both numbers exact: nothing is ever counted and taken back.
+ * of a client comes from SipHash under a random key: nobody can choose addresses that collide. The total is an atomic of
+ * its own, counted before a connection is accepted.
  */
 #include "proxyd/limits.h"
 
@@ -82,8 +82,9 @@ static uint64_t hash(const uint64_t key[2], const struct client_key *client)
         v[0] ^= words[i];
     }
     v[2] ^= 0xff;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
         sip_round(v);
+    }
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
@@ -91,8 +92,9 @@ static uint64_t read_be(const uint8_t *bytes, size_t len)
 {
     uint64_t value = 0;
 
-    for (size_t i = 0; i < len; i++)
+    for (size_t i = 0; i < len; i++) {
         value = value << 8 | bytes[i];
+    }
     return value;
 }
 
@@ -101,10 +103,12 @@ static struct client_key key_of(const struct socks6_addr *client)
     static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
     assert(client->type == SOCKS6_ADDR_IPV4 || client->type == SOCKS6_ADDR_IPV6);
-    if (client->type == SOCKS6_ADDR_IPV4)
+    if (client->type == SOCKS6_ADDR_IPV4) {
         return (struct client_key){.prefix = read_be(client->u.ipv4, 4), .family = 4};
-    if (memcmp(client->u.ipv6, mapped, sizeof mapped) == 0)
+    }
+    if (memcmp(client->u.ipv6, mapped, sizeof mapped) == 0) {
         return (struct client_key){.prefix = read_be(client->u.ipv6 + 12, 4), .family = 4};
+    }
     return (struct client_key){.prefix = read_be(client->u.ipv6, 8), .family = 6};
 }
 
@@ -112,24 +116,27 @@ int limits_new(struct limits **out)
 {
     struct limits *limits = calloc(1, sizeof *limits);
 
-    if (limits == NULL)
+    if (limits == NULL) {
         return -ENOMEM;
+    }
     if (getrandom(limits->hash_key, sizeof limits->hash_key, 0) != (ssize_t)sizeof limits->hash_key) {
         int err = errno;
 
         free(limits);
         return -err;
     }
-    for (unsigned i = 0; i < SHARD_COUNT; i++)
+    for (unsigned i = 0; i < SHARD_COUNT; i++) {
         pthread_mutex_init(&limits->shards[i].lock, NULL);
+    }
     *out = limits;
     return 0;
 }
 
 void limits_free(struct limits *limits)
 {
-    if (limits == NULL)
+    if (limits == NULL) {
         return;
+    }
     for (unsigned i = 0; i < SHARD_COUNT; i++) {
         pthread_mutex_destroy(&limits->shards[i].lock);
         free(limits->shards[i].slots);
@@ -154,8 +161,9 @@ static struct slot *find(const struct shard *shard, uint64_t hashed, const struc
     uint32_t at = place_of(shard, hashed);
 
     while (shard->slots[at].count != 0 &&
-           (shard->slots[at].prefix != key->prefix || shard->slots[at].family != key->family))
+           (shard->slots[at].prefix != key->prefix || shard->slots[at].family != key->family)) {
         at = (at + 1) & (shard->size - 1);
+    }
     return &shard->slots[at];
 }
 
@@ -163,13 +171,15 @@ static int resize(const struct limits *limits, struct shard *shard, uint32_t siz
 {
     struct shard bigger = {.size = size, .slots = calloc(size, sizeof(struct slot))};
 
-    if (bigger.slots == NULL)
+    if (bigger.slots == NULL) {
         return -ENOMEM;
+    }
     for (uint32_t i = 0; i < shard->size; i++) {
         struct client_key key = {.prefix = shard->slots[i].prefix, .family = shard->slots[i].family};
 
-        if (shard->slots[i].count != 0)
+        if (shard->slots[i].count != 0) {
             *find(&bigger, hash(limits->hash_key, &key), &key) = shard->slots[i];
+        }
     }
     free(shard->slots);
     shard->slots = bigger.slots;
@@ -177,34 +187,39 @@ static int resize(const struct limits *limits, struct shard *shard, uint32_t siz
     return 0;
 }
 
-/* Adds one to the total unless it has reached `max` (0 = no limit). */
-static bool count_total(struct limits *limits, uint32_t max)
+bool limits_reserve(struct limits *limits, uint32_t total_max)
 {
     uint32_t total = atomic_load_explicit(&limits->total, memory_order_relaxed);
 
     do {
-        if (total == UINT32_MAX || (max != 0 && total >= max))
+        if (total == UINT32_MAX || (total_max != 0 && total >= total_max)) {
             return false;
+        }
     } while (!atomic_compare_exchange_weak_explicit(&limits->total, &total, total + 1, memory_order_relaxed,
                                                     memory_order_relaxed));
     return true;
 }
 
+void limits_unreserve(struct limits *limits)
+{
+    atomic_fetch_sub_explicit(&limits->total, 1, memory_order_relaxed);
+}
+
 /* With the shard's lock held. */
-static enum limits_verdict acquire(struct limits *limits, struct shard *shard, uint64_t hashed,
-                                   const struct client_key *key, uint32_t total_max, uint32_t per_client_max)
+static enum limits_verdict acquire(const struct limits *limits, struct shard *shard, uint64_t hashed,
+                                   const struct client_key *key, uint32_t per_client_max)
 {
     struct slot *slot;
 
     /* Room for one more client first, so that nothing can fail once something was counted. */
     if ((shard->used + 1) * 4 > shard->size * 3 &&
-        resize(limits, shard, shard->size == 0 ? SLOTS_MIN : shard->size * 2) != 0)
+        resize(limits, shard, shard->size == 0 ? SLOTS_MIN : shard->size * 2) != 0) {
         return LIMITS_NO_MEMORY;
+    }
     slot = find(shard, hashed, key);
-    if (per_client_max != 0 && slot->count >= per_client_max)
+    if (per_client_max != 0 && slot->count >= per_client_max) {
         return LIMITS_CLIENT_FULL;
-    if (!count_total(limits, total_max))
-        return LIMITS_TOTAL_FULL;
+    }
     if (slot->count == 0) {
         slot->prefix = key->prefix;
         slot->family = key->family;
@@ -214,8 +229,7 @@ static enum limits_verdict acquire(struct limits *limits, struct shard *shard, u
     return LIMITS_OK;
 }
 
-enum limits_verdict limits_acquire(struct limits *limits, const struct socks6_addr *client, uint32_t total_max,
-                                   uint32_t per_client_max)
+enum limits_verdict limits_acquire(struct limits *limits, const struct socks6_addr *client, uint32_t per_client_max)
 {
     struct client_key key = key_of(client);
     uint64_t hashed = hash(limits->hash_key, &key);
@@ -223,7 +237,7 @@ enum limits_verdict limits_acquire(struct limits *limits, const struct socks6_ad
     enum limits_verdict verdict;
 
     pthread_mutex_lock(&shard->lock);
-    verdict = acquire(limits, shard, hashed, &key, total_max, per_client_max);
+    verdict = acquire(limits, shard, hashed, &key, per_client_max);
     pthread_mutex_unlock(&shard->lock);
     return verdict;
 }
@@ -241,8 +255,9 @@ static void remove_slot(const struct limits *limits, struct shard *shard, struct
         uint32_t home = place_of(shard, hash(limits->hash_key, &key));
 
         /* It may move to the gap if the gap is not before its home, seen round the array. */
-        if (((at - home) & mask) < ((at - gap) & mask))
+        if (((at - home) & mask) < ((at - gap) & mask)) {
             continue;
+        }
         shard->slots[gap] = shard->slots[at];
         shard->slots[at].count = 0;
         gap = at;
@@ -264,11 +279,12 @@ void limits_release(struct limits *limits, const struct socks6_addr *client)
     if (slot->count == 0) {
         remove_slot(limits, shard, slot);
         /* Without memory for the smaller table the larger one goes on serving. */
-        if (shard->size > SLOTS_MIN && shard->used < shard->size / 8)
+        if (shard->size > SLOTS_MIN && shard->used < shard->size / 8) {
             (void)resize(limits, shard, shard->size / 2);
+        }
     }
-    atomic_fetch_sub_explicit(&limits->total, 1, memory_order_relaxed);
     pthread_mutex_unlock(&shard->lock);
+    limits_unreserve(limits);
 }
 
 uint32_t limits_total(const struct limits *limits)

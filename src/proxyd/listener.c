@@ -51,68 +51,75 @@ static bool is_transient(int error)
     }
 }
 
-static enum accept_status open_accepted(struct listener *listener, int fd, const struct socks6_addr *client)
+static uint32_t total_max(const struct worker *worker)
+{
+    uint32_t max = worker->config->limits.connections;
+    return max != 0 ? max : worker->shared->connections_auto;
+}
+
+/* `fd` has a reserved place. */
+static void open_accepted(struct listener *listener, int fd, const struct socks6_addr *client)
 {
     struct worker *worker = listener->worker;
-    const struct config_limits *limits = &worker->config->limits;
-    uint32_t total = limits->connections != 0 ? limits->connections : worker->shared->connections_auto;
 
-    switch (limits_acquire(worker->shared->limits, client, total, limits->connections_per_client)) {
+    switch (limits_acquire(worker->shared->limits, client, worker->config->limits.connections_per_client)) {
     case LIMITS_OK:
         conn_open(worker, listener, fd, client);
-        return ACCEPT_ONE;
+        return;
     case LIMITS_CLIENT_FULL:
         stats_add(&worker->stats, STATS_refused_client_limit, 1);
         break;
-    case LIMITS_TOTAL_FULL: /* lost a race against another worker: is_full() below is only a first look */
     case LIMITS_NO_MEMORY:
         stats_add(&worker->stats, STATS_accept_errors, 1);
         break;
     }
+    limits_unreserve(worker->shared->limits);
     close(fd);
-    return ACCEPT_ONE;
 }
 
-static bool is_full(const struct listener *listener)
+/* With a reserved place, which is used up if ACCEPT_ONE is returned and `*fd` is one. */
+static enum accept_status accept_reserved(struct listener *listener, int *fd, struct socks6_addr *client)
 {
-    const struct worker *worker = listener->worker;
-    uint32_t total = worker->config->limits.connections;
+    struct worker *worker = listener->worker;
+    struct sockaddr_storage sa;
+    socklen_t sa_len = sizeof sa;
 
-    if (total == 0) {
-        total = worker->shared->connections_auto;
+    *fd = accept4(listener->fd, (struct sockaddr *)&sa, &sa_len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (*fd < 0) {
+        if (errno == EAGAIN) {
+            return ACCEPT_EMPTY;
+        }
+        stats_add(&worker->stats, STATS_accept_errors, 1);
+        return is_transient(errno) ? ACCEPT_ONE : ACCEPT_PAUSE;
     }
-    return limits_total(worker->shared->limits) >= total;
+    if (!sock_to_addr((const struct sockaddr *)&sa, sa_len, client)) {
+        close(*fd); /* gone already: the kernel knows no peer */
+        *fd = -1;
+    }
+    return ACCEPT_ONE;
 }
 
 static enum accept_status accept_one(struct listener *listener)
 {
     struct worker *worker = listener->worker;
-    struct sockaddr_storage sa;
-    socklen_t sa_len = sizeof sa;
     struct socks6_addr client;
+    int fd;
 
-    if (is_full(listener)) {
+    if (!limits_reserve(worker->shared->limits, total_max(worker))) {
         pause_accepting(listener, "connection limit reached");
         return ACCEPT_PAUSE;
     }
-    int fd = accept4(listener->fd, (struct sockaddr *)&sa, &sa_len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    enum accept_status status = accept_reserved(listener, &fd, &client);
     if (fd < 0) {
-        if (errno == EAGAIN) {
-            return ACCEPT_EMPTY;
-        }
-        stats_add(&worker->stats, STATS_accept_errors, 1);
-        if (is_transient(errno)) {
-            return ACCEPT_ONE;
-        }
+        limits_unreserve(worker->shared->limits);
+    } else {
+        stats_add(&worker->stats, STATS_accepted, 1);
+        open_accepted(listener, fd, &client);
+    }
+    if (status == ACCEPT_PAUSE) {
         pause_accepting(listener, "out of descriptors or memory");
-        return ACCEPT_PAUSE;
     }
-    if (!sock_to_addr((const struct sockaddr *)&sa, sa_len, &client)) {
-        close(fd); /* gone already: the kernel knows no peer */
-        return ACCEPT_ONE;
-    }
-    stats_add(&worker->stats, STATS_accepted, 1);
-    return open_accepted(listener, fd, &client);
+    return status;
 }
 
 static void on_ready(struct loop_io *io, uint32_t events)
@@ -140,7 +147,8 @@ void listener_resume(struct listener *listener)
         return;
     }
     listener->io.fd = listener->fd;
-    if (is_full(listener) || loop_add(worker->loop, &listener->io, EPOLLIN) != 0) {
+    if (limits_total(worker->shared->limits) >= total_max(worker) ||
+        loop_add(worker->loop, &listener->io, EPOLLIN) != 0) {
         loop_timer_set(worker->loop, &listener->retry, PAUSE_MS);
         return;
     }

@@ -2,6 +2,7 @@
  * socks6d: the command line. Everything else is daemon.c.
  */
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,6 +102,7 @@ int main(int argc, char **argv)
     struct config_error error;
     const struct config *config;
 
+    (void)signal(SIGPIPE, SIG_IGN); /* a log reader that goes away must not end the daemon */
     int status = parse_arguments(argc, argv, &args);
     if (status >= 0) {
         return status;
@@ -117,6 +119,7 @@ int main(int argc, char **argv)
     }
     if (args.test && !args.print_config) {
         (void)puts("configuration is good");
+        config_notes(config, stderr);
     }
     if (args.test || args.print_config) {
         config_release(config);

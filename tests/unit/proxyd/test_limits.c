@@ -35,12 +35,29 @@ static void set_ipv4(struct socks6_addr *out, uint32_t number)
     *out = socks6_addr_ipv4(bytes, 1234);
 }
 
-static enum limits_verdict acquire(uint32_t client, uint32_t total_max, uint32_t per_client_max)
+enum { TOTAL_FULL = 100 };
+
+/* As a listener does it: a place first, then the client's count. enum limits_verdict, or TOTAL_FULL. */
+static int take(const struct socks6_addr *client, uint32_t total_max, uint32_t per_client_max)
+{
+    enum limits_verdict verdict;
+
+    if (!limits_reserve(limits, total_max)) {
+        return TOTAL_FULL;
+    }
+    verdict = limits_acquire(limits, client, per_client_max);
+    if (verdict != LIMITS_OK) {
+        limits_unreserve(limits);
+    }
+    return (int)verdict;
+}
+
+static int acquire(uint32_t client, uint32_t total_max, uint32_t per_client_max)
 {
     struct socks6_addr addr;
 
     set_ipv4(&addr, client);
-    return limits_acquire(limits, &addr, total_max, per_client_max);
+    return take(&addr, total_max, per_client_max);
 }
 
 static void release(uint32_t client)
@@ -59,19 +76,20 @@ static void set_ipv6(struct socks6_addr *out, uint8_t network, uint8_t host)
     *out = socks6_addr_ipv6(bytes, 1234);
 }
 
-static enum limits_verdict acquire_ipv6(uint8_t network, uint8_t host, uint32_t per_client_max)
+static int acquire_ipv6(uint8_t network, uint8_t host, uint32_t per_client_max)
 {
     struct socks6_addr addr;
 
     set_ipv6(&addr, network, host);
-    return limits_acquire(limits, &addr, 0, per_client_max);
+    return take(&addr, 0, per_client_max);
 }
 
 static void test_a_client_gets_its_share_and_no_more(void **state)
 {
     (void)state;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++) {
         assert_int_equal(acquire(1, 0, 3), LIMITS_OK);
+    }
     assert_int_equal(acquire(1, 0, 3), LIMITS_CLIENT_FULL);
     assert_int_equal(acquire(2, 0, 3), LIMITS_OK);
     assert_int_equal(limits_total(limits), 4);
@@ -87,9 +105,10 @@ static void test_a_client_gets_its_share_and_no_more(void **state)
 static void test_the_total_is_a_limit_for_all(void **state)
 {
     (void)state;
-    for (uint32_t i = 0; i < 5; i++)
+    for (uint32_t i = 0; i < 5; i++) {
         assert_int_equal(acquire(i, 5, 1), LIMITS_OK);
-    assert_int_equal(acquire(9, 5, 1), LIMITS_TOTAL_FULL);
+    }
+    assert_int_equal(acquire(9, 5, 1), TOTAL_FULL);
     assert_int_equal(limits_total(limits), 5);
     /* What was refused was not counted for the client either. */
     release(0);
@@ -103,9 +122,9 @@ static void test_the_port_of_a_client_does_not_matter(void **state)
 
     (void)state;
     set_ipv4(&addr, 7);
-    assert_int_equal(limits_acquire(limits, &addr, 0, 1), LIMITS_OK);
+    assert_int_equal(take(&addr, 0, 1), LIMITS_OK);
     addr.port = 4321;
-    assert_int_equal(limits_acquire(limits, &addr, 0, 1), LIMITS_CLIENT_FULL);
+    assert_int_equal(take(&addr, 0, 1), LIMITS_CLIENT_FULL);
     limits_release(limits, &addr);
     assert_int_equal(acquire(7, 0, 1), LIMITS_OK);
 }
@@ -131,11 +150,11 @@ static void test_an_ipv4_mapped_client_is_the_ipv4_client(void **state)
     struct socks6_addr addr = socks6_addr_ipv6(mapped, 1);
 
     (void)state;
-    assert_int_equal(limits_acquire(limits, &addr, 0, 1), LIMITS_OK);
+    assert_int_equal(take(&addr, 0, 1), LIMITS_OK);
     assert_int_equal(acquire(0xc0000201, 0, 1), LIMITS_CLIENT_FULL);
     /* A /64 with the same number is another client. */
     addr = socks6_addr_ipv6(low, 1);
-    assert_int_equal(limits_acquire(limits, &addr, 0, 1), LIMITS_OK);
+    assert_int_equal(take(&addr, 0, 1), LIMITS_OK);
 }
 
 /* Many clients at once, leaving in another order than they came: growing, closing gaps, shrinking. */
@@ -171,8 +190,9 @@ static void test_many_clients_come_and_go(void **state)
         }
     }
     assert_int_equal(limits_total(limits), 0);
-    for (uint32_t i = 0; i < CLIENTS; i += 7)
+    for (uint32_t i = 0; i < CLIENTS; i += 7) {
         assert_int_equal(acquire(i, 0, 1), LIMITS_OK);
+    }
 }
 
 enum { THREADS = 8, ROUNDS = 20000, TOTAL_MAX = 20 };
@@ -188,14 +208,15 @@ static void *come_and_go(void *arg)
 
         seed = seed * 1664525 + 1013904223;
         set_ipv4(&client, (seed >> 8) % 5);
-        if (limits_acquire(limits, &client, TOTAL_MAX, 6) != LIMITS_OK) {
+        if (take(&client, TOTAL_MAX, 6) != LIMITS_OK) {
             atomic_fetch_add(&refused, 1);
             continue;
         }
         total = limits_total(limits);
         before = atomic_load(&most);
-        while (total > before && !atomic_compare_exchange_weak(&most, &before, total))
+        while (total > before && !atomic_compare_exchange_weak(&most, &before, total)) {
             ;
+        }
         limits_release(limits, &client);
     }
     return NULL;
@@ -207,19 +228,24 @@ static void test_threads_share_exact_counts(void **state)
 
     (void)state;
     /* Eighteen places are taken: eight threads meet at the last two. */
-    for (int i = 0; i < TOTAL_MAX - 2; i++)
+    for (int i = 0; i < TOTAL_MAX - 2; i++) {
         assert_int_equal(acquire(100, 0, 0), LIMITS_OK);
-    for (uintptr_t i = 0; i < THREADS; i++)
+    }
+    for (uintptr_t i = 0; i < THREADS; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, come_and_go, (void *)(i + 1)), 0);
-    for (int i = 0; i < THREADS; i++)
+    }
+    for (int i = 0; i < THREADS; i++) {
         assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
     assert_in_range(atomic_load(&most), TOTAL_MAX - 1, TOTAL_MAX);
     assert_int_equal(limits_total(limits), TOTAL_MAX - 2);
-    for (int i = 0; i < TOTAL_MAX - 2; i++)
+    for (int i = 0; i < TOTAL_MAX - 2; i++) {
         release(100);
+    }
     assert_int_equal(limits_total(limits), 0);
-    for (uint32_t i = 0; i < 5; i++)
+    for (uint32_t i = 0; i < 5; i++) {
         assert_int_equal(acquire(i, 0, 1), LIMITS_OK);
+    }
 }
 
 static void test_free_takes_null(void **state)
