@@ -65,7 +65,7 @@ static struct config_snapshot *snapshot_new(void)
         .idle_ms = 86400000,      /* 24 h */
         .half_closed_ms = 300000, /* 5 min */
         .connections = 0,
-        .connections_per_client = 1000,
+        .connections_per_client = CONFIG_PER_CLIENT_AUTO,
         .options = SOCKS6_OPTIONS_CAP_12,
     };
     snapshot->config.log_format = CONFIG_LOG_TEXT;

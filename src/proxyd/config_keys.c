@@ -206,6 +206,10 @@ static int read_connections_per_client(const struct config_place *place, const s
         limits->connections_per_client = 0;
         return 0;
     }
+    if (value->kind == YAML_SCALAR && strcmp(value->text, "auto") == 0) {
+        limits->connections_per_client = CONFIG_PER_CLIENT_AUTO;
+        return 0;
+    }
     return read_number(place, value, 1, 10000000, "none", 0, &limits->connections_per_client);
 }
 

@@ -151,7 +151,11 @@ void config_print(const struct config *config, FILE *out)
     print_time("idle", limits->idle_ms, out);
     print_time("half_closed", limits->half_closed_ms, out);
     print_number("connections", limits->connections, "auto", out);
-    print_number("connections_per_client", limits->connections_per_client, "none", out);
+    if (limits->connections_per_client == CONFIG_PER_CLIENT_AUTO) {
+        print_number("connections_per_client", 0, "auto", out);
+    } else {
+        print_number("connections_per_client", limits->connections_per_client, "none", out);
+    }
     print_number("options", limits->options, "0", out);
     fprintf(out, "log:\n  level: %s\n  format: %s\n  access: %s\n", config_level_names[config->log_level],
             config_format_names[config->log_format], config->log_access ? "true" : "false");

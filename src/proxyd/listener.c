@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -57,12 +58,27 @@ static uint32_t total_max(const struct worker *worker)
     return max != 0 ? max : worker->shared->connections_auto;
 }
 
+static bool is_loopback(const struct socks6_addr *addr)
+{
+    static const uint8_t ipv6[16] = {[15] = 1};
+    return addr->type == SOCKS6_ADDR_IPV4 ? addr->u.ipv4[0] == 127 : memcmp(addr->u.ipv6, ipv6, sizeof ipv6) == 0;
+}
+
+static uint32_t client_max(const struct worker *worker, const struct socks6_addr *client)
+{
+    uint32_t max = worker->config->limits.connections_per_client;
+    if (max != CONFIG_PER_CLIENT_AUTO) {
+        return max;
+    }
+    return is_loopback(client) ? 0 : CONFIG_PER_CLIENT_DEFAULT;
+}
+
 /* `fd` has a reserved place. */
 static void open_accepted(struct listener *listener, int fd, const struct socks6_addr *client)
 {
     struct worker *worker = listener->worker;
 
-    switch (limits_acquire(worker->shared->limits, client, worker->config->limits.connections_per_client)) {
+    switch (limits_acquire(worker->shared->limits, client, client_max(worker, client))) {
     case LIMITS_OK:
         conn_open(worker, listener, fd, client);
         return;

@@ -515,7 +515,7 @@ static void assert_defaults(const struct config *config)
     assert_int_equal(config->limits.idle_ms, 86400000);
     assert_int_equal(config->limits.half_closed_ms, 300000);
     assert_int_equal(config->limits.connections, 0);
-    assert_int_equal(config->limits.connections_per_client, 1000);
+    assert_int_equal(config->limits.connections_per_client, CONFIG_PER_CLIENT_AUTO);
     assert_int_equal(config->limits.options, 20480);
     assert_int_equal(config->log_format, CONFIG_LOG_TEXT);
     assert_int_equal(config->log_level, CONFIG_LOG_INFO);
@@ -829,7 +829,7 @@ static void test_printing_shows_defaults_and_what_no_rule_matches(void **state)
              "  idle: 24h\n"
              "  half_closed: 5m\n"
              "  connections: auto\n"
-             "  connections_per_client: 1000\n"
+             "  connections_per_client: auto\n"
              "  options: 20480\n"
              "log:\n"
              "  level: info\n"
