@@ -67,23 +67,26 @@ static struct sockaddr_in address(unsigned host, uint16_t port)
 static uint64_t clock_ns(clockid_t clock)
 {
     struct timespec now;
-    if (clock_gettime(clock, &now) < 0)
+    if (clock_gettime(clock, &now) < 0) {
         die("clock_gettime");
+    }
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 static void add(int epoll, struct conn *conn, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.ptr = conn};
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, conn->fd, &event) < 0)
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, conn->fd, &event) < 0) {
         die("epoll_ctl");
+    }
 }
 
 static void set_nodelay(int fd)
 {
     const int on = 1;
-    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0) {
         die("TCP_NODELAY");
+    }
 }
 
 /* ---- backend ---- */
@@ -91,15 +94,18 @@ static void set_nodelay(int fd)
 /* False once the peer is gone. */
 static bool serve(const struct conn *conn)
 {
-    if (mode == DOWN)
+    if (mode == DOWN) {
         return send(conn->fd, chunk, CHUNK_LEN, MSG_NOSIGNAL) >= 0 || errno == EAGAIN;
+    }
     ssize_t got = recv(conn->fd, chunk, CHUNK_LEN, 0);
-    if (got <= 0)
+    if (got <= 0) {
         return got < 0 && errno == EAGAIN;
-    if (mode == UP)
+    }
+    if (mode == UP) {
         counts->bytes += (unsigned long long)got;
-    else if (send(conn->fd, chunk, (size_t)got, MSG_NOSIGNAL) != got)
+    } else if (send(conn->fd, chunk, (size_t)got, MSG_NOSIGNAL) != got) {
         return false;
+    }
     return true;
 }
 
@@ -124,8 +130,9 @@ static _Noreturn void run_backend(int listener)
             while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
                 set_nodelay(fd);
                 struct conn *accepted = calloc(1, sizeof *accepted);
-                if (accepted == NULL)
+                if (accepted == NULL) {
                     die("calloc");
+                }
                 accepted->fd = fd;
                 add(epoll, accepted, mode == DOWN ? EPOLLOUT : EPOLLIN);
             }
@@ -140,33 +147,38 @@ static void client_connect(int epoll, struct conn *conn)
     static unsigned number;
     unsigned host = number++ % ADDRESSES;
     conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    if (conn->fd < 0)
+    if (conn->fd < 0) {
         die("socket");
+    }
     set_nodelay(conn->fd);
     const int on = 1;
     (void)setsockopt(conn->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
     struct sockaddr_in source = address(host, 0);
-    if (bind(conn->fd, (const struct sockaddr *)&source, sizeof source) < 0)
+    if (bind(conn->fd, (const struct sockaddr *)&source, sizeof source) < 0) {
         die("bind");
+    }
     struct sockaddr_in to = proxy_port != 0 ? address(0, proxy_port) : address(host, backend_port);
-    if (connect(conn->fd, (const struct sockaddr *)&to, sizeof to) < 0 && errno != EINPROGRESS)
+    if (connect(conn->fd, (const struct sockaddr *)&to, sizeof to) < 0 && errno != EINPROGRESS) {
         die("connect");
+    }
     conn->step = CONNECTING;
     add(epoll, conn, EPOLLIN | EPOLLOUT | EPOLLET);
 }
 
 static void send_all(const struct conn *conn, const void *data, size_t len)
 {
-    if (send(conn->fd, data, len, MSG_NOSIGNAL) != (ssize_t)len)
+    if (send(conn->fd, data, len, MSG_NOSIGNAL) != (ssize_t)len) {
         die("send");
+    }
 }
 
 static void start_ready(struct conn *conn)
 {
     conn->step = READY;
     conn->wanted = mode == RR ? MESSAGE_LEN : 1;
-    if (mode == RR || mode == HS)
+    if (mode == RR || mode == HS) {
         send_all(conn, chunk, conn->wanted);
+    }
 }
 
 static void ask(struct conn *conn)
@@ -217,29 +229,34 @@ static void read_step(int epoll, struct conn *conn)
     for (;;) {
         bool is_bulk = conn->step == READY && mode == DOWN;
         ssize_t got = recv(conn->fd, chunk, is_bulk ? CHUNK_LEN : conn->wanted, 0);
-        if (got < 0 && errno == EAGAIN)
+        if (got < 0 && errno == EAGAIN) {
             return;
-        if (got <= 0)
+        }
+        if (got <= 0) {
             die("the connection ended");
+        }
         if (is_bulk) {
             counts->bytes += (unsigned long long)got;
             return; /* one at a time: see client_ready() */
         }
         conn->wanted -= (size_t)got;
-        if (conn->wanted > 0)
+        if (conn->wanted > 0) {
             continue;
+        }
         bool is_last = conn->step == READY && mode == HS;
         if (conn->step == ASKED && chunk[1] != 0) {
             fprintf(stderr, "the proxy refused: reply %d\n", chunk[1]);
             exit(1);
         }
         advance(epoll, conn);
-        if (is_last)
+        if (is_last) {
             return; /* another connection by now */
+        }
         if (conn->step == READY && (mode == UP || mode == DOWN)) {
             struct epoll_event event = {.events = mode == UP ? EPOLLOUT : EPOLLIN, .data.ptr = conn};
-            if (epoll_ctl(epoll, EPOLL_CTL_MOD, conn->fd, &event) < 0)
+            if (epoll_ctl(epoll, EPOLL_CTL_MOD, conn->fd, &event) < 0) {
                 die("epoll_ctl");
+            }
             return;
         }
     }
@@ -248,23 +265,27 @@ static void read_step(int epoll, struct conn *conn)
 static void client_ready(int epoll, struct conn *conn, uint32_t events)
 {
     if (conn->step == READY && mode == UP) {
-        if (send(conn->fd, chunk, CHUNK_LEN, MSG_NOSIGNAL) < 0 && errno != EAGAIN)
+        if (send(conn->fd, chunk, CHUNK_LEN, MSG_NOSIGNAL) < 0 && errno != EAGAIN) {
             die("send");
-        return;
-    }
-    if (conn->step == CONNECTING) {
-        if ((events & EPOLLOUT) == 0)
-            return;
-        advance(epoll, conn);
-        if (conn->step == READY && (mode == UP || mode == DOWN)) {
-            struct epoll_event event = {.events = mode == UP ? EPOLLOUT : EPOLLIN, .data.ptr = conn};
-            if (epoll_ctl(epoll, EPOLL_CTL_MOD, conn->fd, &event) < 0)
-                die("epoll_ctl");
         }
         return;
     }
-    if ((events & EPOLLIN) != 0)
+    if (conn->step == CONNECTING) {
+        if ((events & EPOLLOUT) == 0) {
+            return;
+        }
+        advance(epoll, conn);
+        if (conn->step == READY && (mode == UP || mode == DOWN)) {
+            struct epoll_event event = {.events = mode == UP ? EPOLLOUT : EPOLLIN, .data.ptr = conn};
+            if (epoll_ctl(epoll, EPOLL_CTL_MOD, conn->fd, &event) < 0) {
+                die("epoll_ctl");
+            }
+        }
+        return;
+    }
+    if ((events & EPOLLIN) != 0) {
         read_step(epoll, conn);
+    }
 }
 
 static void run_clients(int epoll, uint64_t until_ns)
@@ -272,16 +293,18 @@ static void run_clients(int epoll, uint64_t until_ns)
     while (clock_ns(CLOCK_MONOTONIC) < until_ns) {
         struct epoll_event events[64];
         int count = epoll_wait(epoll, events, 64, 50);
-        for (int i = 0; i < count; i++)
+        for (int i = 0; i < count; i++) {
             client_ready(epoll, events[i].data.ptr, events[i].events);
+        }
     }
 }
 
 static clockid_t cpu_clock(pid_t pid)
 {
     clockid_t clock;
-    if (clock_getcpuclockid(pid, &clock) != 0)
+    if (clock_getcpuclockid(pid, &clock) != 0) {
         die("clock_getcpuclockid");
+    }
     return clock;
 }
 
@@ -292,8 +315,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: load up|down|rr|hs CONNECTIONS SECONDS [PROXY_PORT PROXY_PID]\n");
         return 2;
     }
-    while (mode <= HS && strcmp(argv[1], modes[mode]) != 0)
+    while (mode <= HS && strcmp(argv[1], modes[mode]) != 0) {
         mode++;
+    }
     unsigned conn_count = (unsigned)strtoul(argv[2], NULL, 10);
     uint64_t duration_ns = (uint64_t)(strtod(argv[3], NULL) * 1e9);
     if (mode > HS || conn_count == 0 || duration_ns == 0) {
@@ -308,19 +332,22 @@ int main(int argc, char **argv)
     chunk = calloc(1, CHUNK_LEN);
     struct conn *conns = calloc(conn_count, sizeof *conns);
     counts = mmap(NULL, sizeof *counts, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (chunk == NULL || conns == NULL || counts == MAP_FAILED)
+    if (chunk == NULL || conns == NULL || counts == MAP_FAILED) {
         die("memory");
+    }
 
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     struct sockaddr_in any = {.sin_family = AF_INET};
     socklen_t any_len = sizeof any;
     if (listener < 0 || bind(listener, (const struct sockaddr *)&any, sizeof any) < 0 || listen(listener, 4096) < 0 ||
-        getsockname(listener, (struct sockaddr *)&any, &any_len) < 0)
+        getsockname(listener, (struct sockaddr *)&any, &any_len) < 0) {
         die("listen");
+    }
     backend_port = ntohs(any.sin_port);
     pid_t backend = fork();
-    if (backend < 0)
+    if (backend < 0) {
         die("fork");
+    }
     if (backend == 0) {
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         run_backend(listener);
@@ -328,8 +355,9 @@ int main(int argc, char **argv)
     (void)close(listener);
 
     int epoll = epoll_create1(0);
-    for (unsigned i = 0; i < conn_count; i++)
+    for (unsigned i = 0; i < conn_count; i++) {
         client_connect(epoll, &conns[i]);
+    }
     run_clients(epoll, clock_ns(CLOCK_MONOTONIC) + WARM_UP_NS);
 
     clockid_t backend_clock = cpu_clock(backend);

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """Throughput, round trips and connection set-up through socks6d (SOCKS 5 clients), beside the same without a proxy.
 
-Samples of both are taken in turn, so that what else the machine does hits both; medians are printed. CPU per operation is the
-proxy's own and repeats best. A proxy does the TCP work of a connection twice: on a machine whose cores are all busy, half of
-"direct" is the limit for rr and hs.
+Samples of both are taken in turn, so that what else the machine does hits both; medians are printed. CPU per
+operation is the proxy's own and repeats best. A proxy does the TCP work of a connection twice: on a machine whose
+cores are all busy, half of "direct" is the limit for rr and hs.
 
 usage: relay.py [ROUNDS [SECONDS]]   (5 and 1 unless told; SOCKS6_BUILD is the build directory, ./dev bench sets it)
 """

@@ -1,5 +1,5 @@
 #!/bin/sh
-# ./dev bench [NAME]: runs bench/NAME.py or bench/NAME.sh, or all of them, on a release build (build/bench).
+# ./dev bench [NAME [ARGS]]: runs bench/NAME.py or bench/NAME.sh, or all of them, on a release build (build/bench).
 # A benchmark finds that build in SOCKS6_BUILD and prints its figures together with what they were measured on.
 set -u
 
@@ -21,13 +21,16 @@ names()
     done
 }
 
+# run NAME ARGS...
 run()
 {
-    echo "== bench $1"
-    if [ -f "bench/$1.py" ]; then
-        /usr/bin/python3 -B "bench/$1.py"
+    name=$1
+    shift
+    echo "== bench $name"
+    if [ -f "bench/$name.py" ]; then
+        /usr/bin/python3 -B "bench/$name.py" "$@"
     else
-        sh "bench/$1.sh"
+        sh "bench/$name.sh" "$@"
     fi
 }
 
@@ -41,6 +44,7 @@ if [ $# -gt 0 ]; then
         exit 2
         ;;
     esac
+    shift
 fi
 [ -n "$wanted" ] || { echo "bench/ holds no benchmark" >&2; exit 1; }
 
@@ -52,6 +56,6 @@ quietly build/bench-build.log ninja -C "$SOCKS6_BUILD" || exit 1
 
 failed=0
 for name in $wanted; do
-    run "$name" || failed=1
+    run "$name" "$@" || failed=1
 done
 exit $failed

@@ -1,5 +1,6 @@
 # Sourced by ./dev and the scripts: build directories under build/, configured once and again only when asked otherwise.
 # shellcheck shell=sh
+# Variables are global in sh: those of a function here begin with its name.
 # shellcheck disable=SC2154 # root comes from whoever sources this file
 
 release=$root/build/release
@@ -8,21 +9,27 @@ release=$root/build/release
 # COMPILER '' leaves the choice to meson and CC.
 configure()
 {
-    dir=$1
-    compiler=$2
+    conf_dir=$1
+    conf_compiler=$2
     shift 2
-    wanted="$root $compiler $*"
-    if [ -f "$dir/build.ninja" ] && [ "$(cat "$dir/dev-setup" 2>/dev/null)" = "$wanted" ]; then
+    conf_wanted="$root $conf_compiler $*"
+    if [ -f "$conf_dir/build.ninja" ] && [ "$(cat "$conf_dir/dev-setup" 2>/dev/null)" = "$conf_wanted" ]; then
         return 0
     fi
-    rm -rf "$dir"
-    mkdir -p "$dir"
-    if [ -n "$compiler" ]; then
-        CC=$compiler meson setup "$dir" "$root" "$@" || return 1
+    rm -rf "$conf_dir"
+    mkdir -p "$conf_dir"
+    if [ -n "$conf_compiler" ]; then
+        CC=$conf_compiler meson setup "$conf_dir" "$root" "$@" || return 1
     else
-        meson setup "$dir" "$root" "$@" || return 1
+        meson setup "$conf_dir" "$root" "$@" || return 1
     fi
-    printf '%s\n' "$wanted" >"$dir/dev-setup"
+    printf '%s\n' "$conf_wanted" >"$conf_dir/dev-setup"
+}
+
+# The build by clang that is warning-free and whose compile_commands.json clang-tidy reads.
+configure_clang()
+{
+    configure "$root/build/clang" clang --buildtype=debugoptimized -Dwerror=true -Db_lundef=false
 }
 
 # without_noise LOG: a log of meson and ninja without the lines that say that all is well.
@@ -34,11 +41,11 @@ without_noise()
 # quietly LOG COMMAND...: its output only if it fails.
 quietly()
 {
-    log=$1
+    quiet_log=$1
     shift
-    mkdir -p "$(dirname "$log")"
-    "$@" >"$log" 2>&1 || {
-        without_noise "$log" >&2
+    mkdir -p "$(dirname "$quiet_log")"
+    "$@" >"$quiet_log" 2>&1 || {
+        without_noise "$quiet_log" >&2
         return 1
     }
 }

@@ -84,9 +84,8 @@ pythons()
 # The checks of .clang-tidy; WarningsAsErrors there decides what is an error.
 clang_tidy()
 {
-    configure build/clang clang --buildtype=debugoptimized -Dwerror=true -Db_lundef=false -Dfuzz=true &&
-        ninja -C build/clang || return 1
-    files '*.c' lib src | xargs -P "$(nproc)" -n 4 timeout 300 clang-tidy --quiet -p build/clang
+    configure_clang && ninja -C build/clang || return 1
+    files '*.c' lib src | xargs -P "$(nproc)" -n 1 timeout 300 clang-tidy --quiet -p build/clang
 }
 
 if [ $quick = yes ]; then

@@ -29,7 +29,7 @@ def clean(text):
 
 
 def line(status, stage, name, note=""):
-    print("\t".join((status, stage, clean(name), clean(note)[:300])))
+    print("\t".join((status, stage, clean(name)[:200], clean(note)[:300])))
 
 
 def read_xml(path):

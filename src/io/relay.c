@@ -330,6 +330,9 @@ int relay_start(struct relay_shared *shared, int fd_a, int fd_b, uint8_t *early,
 out:
     if (rc < 0) {
         slab_free(&shared->slab, relay);
+        /* Both ends believe in the connection by now: a plain end would look as if all had been delivered. */
+        sock_reset_on_close(fd_a);
+        sock_reset_on_close(fd_b);
         (void)close(fd_a);
         (void)close(fd_b);
         free(early);

@@ -58,7 +58,7 @@ struct relay_config {
 typedef void relay_done(void *user, const struct relay_result *result);
 
 /*
- * Starts. Takes both descriptors (non-blocking, connected, not registered): also on failure they are closed. `early`
+ * Starts. Takes both descriptors (non-blocking, connected, not registered): also on failure they are closed, with a reset. `early`
  * (len 0 = none): bytes already read from A, to be delivered to B first; the buffer must come from malloc(3) and is
  * taken too. 0 or -errno.
  */

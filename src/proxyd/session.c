@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "io/sock.h"
 #include "proxyd/worker.h"
 
 /* An IP address and a port in 20 bytes; struct socks6_addr has room for a name and needs 260. */
@@ -185,6 +186,8 @@ void session_start(struct worker *worker, const struct config *config, int clien
     struct session *session = session_new(worker, config, entry, accepted_ms);
 
     if (session == NULL) {
+        sock_reset_on_close(client_fd);
+        sock_reset_on_close(server_fd);
         close(client_fd);
         close(server_fd);
         free(early);

@@ -34,7 +34,10 @@ def files(tmp_path_factory, nginx):
             os.link(path, nginx.path(name))
             made[size] = (path, file_sha(path), name)
         return made[size]
-    return get
+    yield get
+    for path, _, name in made.values():
+        os.unlink(path)
+        os.unlink(nginx.path(name))
 
 
 def finished(path, size):

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""The structural tests and the text rules can fail: each is run on small trees with one planted breach.
+"""The structural tests and the text rules can fail: each is run on small trees with one planted breach each.
 
 usage: selftest.py     TAP on standard output
 """
@@ -64,6 +64,12 @@ DOCS = [
     ("code in place of a test", {"doc/conformance.md": "| rule | `lib/a.c` | `lib/a.c` |\n", "lib/a.c": ""}, "the test is none"),
     ("test without code", {"doc/conformance.md": "| rule | not yet | `tests/a.c` |\n", "tests/a.c": ""}, "a test without code"),
     ("row of another shape", {"doc/conformance.md": "| rule | `lib/a.c` |\n", "lib/a.c": ""}, "2 columns"),
+]
+PAGES = [
+    ("name that is not the file's", {"man/a.1.scd": "a(1)\n\n# NAME\n\nb - text\n"}, "a.1 has its name"),
+    ("another section", {"man/a.1.scd": "a(8)\n\n# NAME\n\na - text\n"}, "a.1 has its name"),
+    ("page that is not there", {"man/a.1.scd": "a(1)\n\n# NAME\n\na - text, see socks6x(3)\n"}, "pages that exist"),
+    ("page that does not build", {"man/a.1.scd": "a\n"}, "a.1 builds"),
 ]
 SOURCES = [
     ("source in no meson.build", {"src/io/meson.build": "files('a.c')", "src/meson.build": "subdir('io')",
@@ -151,6 +157,10 @@ def check_symbols(tap):
 
 def main():
     tap = Tap()
+    if shutil.which("scdoc") and shutil.which("mandoc"):
+        expect_failure(tap, "manual pages", os.path.join(HERE, "check_man.py"), PAGES)
+    else:
+        tap.skip("manual pages", "scdoc or mandoc is not installed")
     for what, checker, plants in (("includes", os.path.join(HERE, "check_includes.py"), INCLUDES),
                                   ("headers", os.path.join(HERE, "check_headers.py"), HEADERS),
                                   ("texts", os.path.join(SCRIPTS, "check_text.py"), TEXTS),

@@ -10,10 +10,10 @@ import tempfile
 import threading
 import time
 
-from .net import DEADLINE, wait_until
+from .net import DEADLINE, DIES_WITH_US, wait_until
 
 LISTENING = re.compile(r"(?<!no longer )listening on (\[[0-9a-fA-F:.]+\]|[0-9.]+):(\d+)")
-REPORT = re.compile(r"ERROR: (Address|Leak|Memory|Thread)Sanitizer|runtime error:|Assertion .* failed|"
+REPORT = re.compile(r"(ERROR|WARNING): (Address|Leak|Memory|Thread)Sanitizer|runtime error:|Assertion .* failed|"
                     r"LeakSanitizer has encountered")
 
 
@@ -78,7 +78,7 @@ class Daemon:
     def __init__(self, config=None, *, args=(), wrapper=(), env=None, leaks=True, binary=None, wait=True):
         self.directory = tempfile.TemporaryDirectory(prefix="socks6d-test-")
         self.config_path = None
-        command = [*wrapper, binary or daemon_binary()]
+        command = [*DIES_WITH_US, *wrapper, binary or daemon_binary()]
         if config is not None:
             self.config_path = write_config(self.directory.name, config)
             command += ["-c", self.config_path]

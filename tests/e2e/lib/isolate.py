@@ -51,7 +51,8 @@ class NetNs:
 
     def __init__(self, name):
         self.name = name
-        self.holder = subprocess.Popen(["unshare", "-n", "sleep", "infinity"], stdin=subprocess.DEVNULL)
+        # cat ends when this process closes the pipe, or ends itself.
+        self.holder = subprocess.Popen(["unshare", "-n", "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         self.path = f"/proc/{self.holder.pid}/ns/net"
         ours = os.readlink("/proc/self/ns/net")
 
@@ -120,5 +121,5 @@ class NetNs:
         self.ip(f"link set {device} up")
 
     def close(self):
-        self.holder.kill()
+        self.holder.stdin.close()
         self.holder.wait()

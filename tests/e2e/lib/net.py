@@ -102,6 +102,23 @@ def has_ended(sock):
         sock.settimeout(timeout)
 
 
+# A prefix for commands: whatever happens to the tests, what they started does not outlive them.
+DIES_WITH_US = ["setpriv", "--pdeathsig", "TERM"]
+
+
+def nobody_is_waiting(listener):
+    """Whether no connection has come to a listening socket that was not accepted."""
+    timeout = listener.gettimeout()
+    listener.setblocking(False)
+    try:
+        listener.accept()[0].close()
+    except BlockingIOError:
+        return True
+    finally:
+        listener.settimeout(timeout)
+    return False
+
+
 @contextlib.contextmanager
 def listening(host="127.0.0.1", backlog=128, port=0):
     """A listening socket in the test's own hand; `.addr` is (host, port)."""

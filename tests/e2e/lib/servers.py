@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 
-from .net import DEADLINE, Listener, dial, free_low_port, pattern, reset, wait_until
+from .net import DEADLINE, DIES_WITH_US, Listener, dial, free_low_port, pattern, reset, wait_until
 
 
 class Server:
@@ -218,7 +218,7 @@ http {{
   }}
 }}
 """)
-        self.process = subprocess.Popen(["/usr/sbin/nginx", "-e", "stderr", "-p", self.directory, "-c", config],
+        self.process = subprocess.Popen([*DIES_WITH_US, "/usr/sbin/nginx", "-e", "stderr", "-p", self.directory, "-c", config],
                                         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         wait_for_port(self.process, self.port)
 
@@ -260,7 +260,7 @@ Subsystem sftp internal-sftp
         if os.geteuid() == 0 and not os.path.isdir("/run/sshd"):
             os.mkdir("/run/sshd", 0o755)
             self.made_run = True
-        self.process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", config], stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen([*DIES_WITH_US, "/usr/sbin/sshd", "-D", "-e", "-f", config], stdin=subprocess.DEVNULL,
                                         stderr=subprocess.PIPE)
         wait_for_port(self.process, self.port)
 
