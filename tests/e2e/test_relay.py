@@ -288,7 +288,7 @@ def test_a_busy_half_closed_relay_lives_past_the_limit(daemon):
             assert recv_exact(client, 1) == b"x"
 
 
-def test_both_legs_get_nodelay_keepalive_and_user_timeout(proxy):
+def test_both_legs_get_keepalive(proxy):
     """Read off the kernel's view of the daemon's sockets."""
     import subprocess
     with pair(proxy) as (client, server):

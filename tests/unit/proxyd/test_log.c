@@ -344,10 +344,26 @@ static void test_lines_of_threads_stay_whole_and_in_order(void **state)
     free(text);
 }
 
+/* The numbers of all notices together: the writer gives one each time it gets through, and that may be twice. */
+static uint64_t sum_notices(const char *text)
+{
+    static const char begin[] = "warning log: ";
+    uint64_t sum = 0;
+
+    while ((text = strstr(text, begin)) != NULL) {
+        char *end;
+
+        text += sizeof begin - 1;
+        sum += strtoull(text, &end, 10);
+        assert_memory_equal(end, " lines were lost", 16);
+    }
+    return sum;
+}
+
 static void test_a_stuck_reader_costs_lines_and_is_told(void **state)
 {
     uint64_t lost = log_lost();
-    char *text, notice[64];
+    char *text;
     pthread_t reader;
     void *result;
 
@@ -373,9 +389,7 @@ static void test_a_stuck_reader_costs_lines_and_is_told(void **state)
     pipe_fds[1] = -1;
     assert_int_equal(pthread_join(reader, &result), 0);
     text = result;
-    (void)snprintf(notice, sizeof notice, "warning log: %llu lines were lost", (unsigned long long)(log_lost() - lost));
-    assert_int_equal(count_lines(text, "lines were lost"), 1);
-    assert_non_null(strstr(text, notice));
+    assert_int_equal(sum_notices(text), log_lost() - lost);
     free(text);
 }
 
