@@ -108,7 +108,7 @@ static size_t filter_addrs(const struct connect_job *job, const struct resolver_
 static bool dial_permitted(struct connect_job *job, const struct resolver_answer *answer,
                            struct connect_outcome *outcome)
 {
-    struct policy_result denied = {.verdict = POLICY_DENY, .why = "no address"};
+    struct policy_result denied = {.verdict = POLICY_DENY, .why = "denied: no address"};
     struct socks6_addr *permitted = calloc(answer->count, sizeof *permitted);
     bool is_over = true;
 

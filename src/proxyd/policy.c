@@ -172,6 +172,18 @@ static struct policy_result result(bool allow, unsigned line, const char *why)
     return (struct policy_result){.verdict = allow ? POLICY_ALLOW : POLICY_DENY, .line = line, .why = why};
 }
 
+static struct policy_result by_rule(const struct policy_rule *rule)
+{
+    return result(rule->allow, rule->line, rule->allow ? "allowed by rule" : "denied by rule");
+}
+
+static struct policy_result by_default(const struct policy *policy)
+{
+    bool allow = policy_default_allow(policy);
+
+    return result(allow, 0, allow ? "allowed: no rule denies it" : "denied: no rule allows it");
+}
+
 static void subject_init(struct subject *subject, const struct policy_request *request, const struct local_addrs *local)
 {
     bool is_ip = ip_from_addr(request->client, &subject->client);
@@ -200,10 +212,10 @@ static struct policy_result walk_name(const struct policy *policy, const struct 
         }
         match = to_may_match(rule, subject, family);
         if (match == YES || (match == MAYBE && rule->allow)) {
-            return result(rule->allow, rule->line, "rule");
+            return by_rule(rule);
         }
     }
-    return result(policy_default_allow(policy), 0, "no rule");
+    return by_default(policy);
 }
 
 struct policy_result policy_check_name(const struct policy *policy, const struct policy_request *request)
@@ -216,19 +228,19 @@ struct policy_result policy_check_name(const struct policy *policy, const struct
     if (by_ipv4.verdict == POLICY_DENY && walk_name(policy, &subject, NET_IPV6).verdict == POLICY_DENY) {
         return by_ipv4;
     }
-    return (struct policy_result){.verdict = POLICY_UNDECIDED, .why = "no rule"};
+    return (struct policy_result){.verdict = POLICY_UNDECIDED, .why = "undecided"};
 }
 
 /* Why clients elsewhere do not reach this address unless a rule names it; NULL = they may. */
 static const char *protection(const struct ip *ip, const struct local_addrs *local)
 {
     if (ip_is_loopback(ip)) {
-        return "loopback";
+        return "denied: loopback";
     }
     if (ip_is_link_local(ip)) {
-        return "link-local";
+        return "denied: link-local";
     }
-    return is_own(local, ip) ? "own address" : NULL;
+    return is_own(local, ip) ? "denied: own address" : NULL;
 }
 
 /* `rule` allowed the request (NULL: what no rule matches is allowed). */
@@ -258,7 +270,7 @@ struct policy_result policy_check_addr(const struct policy *policy, const struct
     subject_init(&subject, request, local);
     if (subject.has_destination) {
         if (request->addr == NULL || !ip_from_addr(request->addr, &ip)) {
-            return result(false, 0, "unspecified");
+            return result(false, 0, "denied: unspecified");
         }
         subject.dest = policy_addr_from_ip(&ip);
         for (size_t i = 0; i < subject.dest.count; i++) {
@@ -276,14 +288,14 @@ struct policy_result policy_check_addr(const struct policy *policy, const struct
             continue;
         }
         if (!rule->allow) {
-            return result(false, rule->line, "rule");
+            return by_rule(rule);
         }
-        return check_protection(&subject, rule, result(true, rule->line, "rule"));
+        return check_protection(&subject, rule, by_rule(rule));
     }
     if (!policy_default_allow(policy)) {
-        return result(false, 0, "no rule");
+        return by_default(policy);
     }
-    return check_protection(&subject, NULL, result(true, 0, "no rule"));
+    return check_protection(&subject, NULL, by_default(policy));
 }
 
 /* Whether `to:` holds every address and every name. */

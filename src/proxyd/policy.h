@@ -45,8 +45,8 @@ struct policy_result {
     enum policy_verdict verdict;
     unsigned line; /* of the rule that decided; 0 = none did */
     /*
-     * For the log, static: "rule", "no rule", "own address", "loopback", "link-local", "unspecified", "multicast",
-     * "broadcast".
+     * For the log, static: "denied by rule", "denied: no rule allows it", or "denied: " and the protected or impossible kind
+     * of address: own address, loopback, link-local, unspecified, multicast, broadcast.
      */
     const char *why;
 };

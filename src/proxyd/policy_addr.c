@@ -59,13 +59,13 @@ bool ip_is_private(const struct ip *ip)
 const char *ip_never_dialled(const struct ip *ip)
 {
     if (IS_IN(ip, unspecified)) {
-        return "unspecified";
+        return "denied: unspecified";
     }
     if (IS_IN(ip, multicast)) {
-        return "multicast";
+        return "denied: multicast";
     }
     if (IS_IN(ip, broadcast)) {
-        return "broadcast";
+        return "denied: broadcast";
     }
     return NULL;
 }

@@ -25,7 +25,7 @@ struct policy_addr {
 struct policy_addr policy_addr_from_ip(const struct ip *ip);
 
 /*
- * What is never dialled, whatever the rules say: "unspecified" (0.0.0.0/8, ::), "multicast", "broadcast"; NULL = none
+ * What is never dialled, whatever the rules say: "denied: unspecified" (0.0.0.0/8, ::), "denied: multicast", "denied: broadcast"; NULL = none
  * of them.
  */
 const char *ip_never_dialled(const struct ip *ip);

@@ -110,11 +110,11 @@ static void check(const char *rules, const struct policy_case *cases, size_t cou
     config_release(config);
 }
 
-#define ALLOWED(at) POLICY_ALLOW, (at), "rule"
-#define DENIED(at) POLICY_DENY, (at), "rule"
-#define ALLOWED_BY_DEFAULT POLICY_ALLOW, 0, "no rule"
-#define DENIED_BY_DEFAULT POLICY_DENY, 0, "no rule"
-#define UNDECIDED POLICY_UNDECIDED, 0, "no rule"
+#define ALLOWED(at) POLICY_ALLOW, (at), "allowed by rule"
+#define DENIED(at) POLICY_DENY, (at), "denied by rule"
+#define ALLOWED_BY_DEFAULT POLICY_ALLOW, 0, "allowed: no rule denies it"
+#define DENIED_BY_DEFAULT POLICY_DENY, 0, "denied: no rule allows it"
+#define UNDECIDED POLICY_UNDECIDED, 0, "undecided"
 #define PROTECTED(why) POLICY_DENY, 0, (why)
 #define CHECK(rules, ...)                                                                                              \
     do {                                                                                                               \
@@ -317,36 +317,36 @@ static const struct {
     const char *address;
     const char *why;
 } protected[] = {
-    {"127.0.0.1", "loopback"},
-    {"127.255.255.254", "loopback"},
-    {"::1", "loopback"},
-    {"::ffff:127.0.0.1", "loopback"},
-    {"169.254.169.254", "link-local"},
-    {"fe80::1", "link-local"},
-    {"168.63.129.16", "link-local"},
-    {"100.100.100.200", "link-local"},
-    {"fd00:ec2::254", "link-local"},
-    {"fd00:ec2::23", "link-local"},
-    {"fd20:ce::254", "link-local"},
-    {"fd00:42::42", "link-local"},
-    {"192.0.2.7", "own address"},
-    {"2001:db8::7", "own address"},
-    {"::ffff:192.0.2.7", "own address"},
+    {"127.0.0.1", "denied: loopback"},
+    {"127.255.255.254", "denied: loopback"},
+    {"::1", "denied: loopback"},
+    {"::ffff:127.0.0.1", "denied: loopback"},
+    {"169.254.169.254", "denied: link-local"},
+    {"fe80::1", "denied: link-local"},
+    {"168.63.129.16", "denied: link-local"},
+    {"100.100.100.200", "denied: link-local"},
+    {"fd00:ec2::254", "denied: link-local"},
+    {"fd00:ec2::23", "denied: link-local"},
+    {"fd20:ce::254", "denied: link-local"},
+    {"fd00:42::42", "denied: link-local"},
+    {"192.0.2.7", "denied: own address"},
+    {"2001:db8::7", "denied: own address"},
+    {"::ffff:192.0.2.7", "denied: own address"},
     /* by what they embed */
-    {"64:ff9b::127.0.0.1", "loopback"},
-    {"64:ff9b::169.254.169.254", "link-local"},
-    {"64:ff9b::192.0.2.7", "own address"},
-    {"64:ff9b:1::127.0.0.1", "loopback"},
-    {"64:ff9b:1:7f00:0:100::", "loopback"},
-    {"64:ff9b:1:7f:0:1::", "loopback"},
-    {"64:ff9b:1:0:7f:0:100:0", "loopback"},
-    {"2002:7f00:1::", "loopback"},
-    {"2002:a9fe:a9fe::1", "link-local"},
-    {"2002:c000:207::1", "own address"},
-    {"2001:0:7f00:1::34ff:8efe", "loopback"},
-    {"2001:0:cb00:7101:0:0:80ff:fffe", "loopback"},
-    {"::127.0.0.1", "loopback"},
-    {"::ffff:0:127.0.0.1", "loopback"},
+    {"64:ff9b::127.0.0.1", "denied: loopback"},
+    {"64:ff9b::169.254.169.254", "denied: link-local"},
+    {"64:ff9b::192.0.2.7", "denied: own address"},
+    {"64:ff9b:1::127.0.0.1", "denied: loopback"},
+    {"64:ff9b:1:7f00:0:100::", "denied: loopback"},
+    {"64:ff9b:1:7f:0:1::", "denied: loopback"},
+    {"64:ff9b:1:0:7f:0:100:0", "denied: loopback"},
+    {"2002:7f00:1::", "denied: loopback"},
+    {"2002:a9fe:a9fe::1", "denied: link-local"},
+    {"2002:c000:207::1", "denied: own address"},
+    {"2001:0:7f00:1::34ff:8efe", "denied: loopback"},
+    {"2001:0:cb00:7101:0:0:80ff:fffe", "denied: loopback"},
+    {"::127.0.0.1", "denied: loopback"},
+    {"::ffff:0:127.0.0.1", "denied: loopback"},
 };
 
 static void test_clients_elsewhere_do_not_reach_the_proxys_own_network(void **state)
@@ -395,8 +395,8 @@ static void test_clients_on_loopback_reach_it(void **state)
     }
     config_release(config);
     /* An own address is not loopback. */
-    CHECK("", {{.client = "192.0.2.7", .address = "127.0.0.1"}, PROTECTED("loopback")},
-          {{.client = "64:ff9b::127.0.0.1", .address = "127.0.0.1"}, PROTECTED("loopback")});
+    CHECK("", {{.client = "192.0.2.7", .address = "127.0.0.1"}, PROTECTED("denied: loopback")},
+          {{.client = "64:ff9b::127.0.0.1", .address = "127.0.0.1"}, PROTECTED("denied: loopback")});
 }
 
 static void test_a_rule_that_names_the_network_lifts_the_protection(void **state)
@@ -405,17 +405,17 @@ static void test_a_rule_that_names_the_network_lifts_the_protection(void **state
     CHECK("  - allow: {to: [loopback, x.org]}\n", {{.address = "127.0.0.1"}, ALLOWED(2)},
           {{.address = "::1"}, ALLOWED(2)}, {{.address = "169.254.0.1"}, DENIED_BY_DEFAULT},
           {{.name = "x.org", .address = "127.0.0.1"}, ALLOWED(2)},
-          {{.name = "x.org", .address = "169.254.0.1"}, PROTECTED("link-local")});
+          {{.name = "x.org", .address = "169.254.0.1"}, PROTECTED("denied: link-local")});
     CHECK("  - allow: {to: [own, any]}\n", {{.address = "192.0.2.7"}, ALLOWED(2)},
-          {{.address = "2001:db8::7"}, ALLOWED(2)}, {{.address = "127.0.0.1"}, PROTECTED("loopback")},
-          {{.address = "fe80::1"}, PROTECTED("link-local")}, {{.address = "fe80::7"}, ALLOWED(2)});
+          {{.address = "2001:db8::7"}, ALLOWED(2)}, {{.address = "127.0.0.1"}, PROTECTED("denied: loopback")},
+          {{.address = "fe80::1"}, PROTECTED("denied: link-local")}, {{.address = "fe80::7"}, ALLOWED(2)});
     CHECK("  - allow: {to: [link-local, 0.0.0.0/0]}\n", {{.address = "169.254.169.254"}, ALLOWED(2)},
-          {{.address = "168.63.129.16"}, ALLOWED(2)}, {{.address = "192.0.2.7"}, PROTECTED("own address")});
+          {{.address = "168.63.129.16"}, ALLOWED(2)}, {{.address = "192.0.2.7"}, PROTECTED("denied: own address")});
     CHECK("  - allow: {to: [192.0.2.7, 127.0.0.8/31, any]}\n", {{.address = "192.0.2.7"}, ALLOWED(2)},
-          {{.address = "127.0.0.9"}, ALLOWED(2)}, {{.address = "127.0.0.10"}, PROTECTED("loopback")});
+          {{.address = "127.0.0.9"}, ALLOWED(2)}, {{.address = "127.0.0.10"}, PROTECTED("denied: loopback")});
     /* Only the rule that decides counts. */
     CHECK("  - allow: {ports: 80}\n  - allow: {to: loopback}\n",
-          {{.address = "127.0.0.1", .port = 80}, PROTECTED("loopback")},
+          {{.address = "127.0.0.1", .port = 80}, PROTECTED("denied: loopback")},
           {{.address = "127.0.0.1", .port = 81}, ALLOWED(3)});
     CHECK("  - deny: {to: loopback}\n  - allow: {to: loopback}\n", {{.address = "127.0.0.1"}, DENIED(2)});
 }
@@ -433,9 +433,10 @@ static void test_an_embedded_address_needs_to_be_named_itself(void **state)
           {{.address = "2002:7f00:1::"}, DENIED(2)});
     CHECK("  - allow: {to: 203.0.113.0/24}\n", {{.address = "64:ff9b::203.0.113.1"}, DENIED_BY_DEFAULT});
     CHECK("  - allow: {to: \"64:ff9b::/96\"}\n", {{.address = "64:ff9b::203.0.113.1"}, ALLOWED(2)},
-          {{.address = "64:ff9b::127.0.0.1"}, PROTECTED("loopback")});
+          {{.address = "64:ff9b::127.0.0.1"}, PROTECTED("denied: loopback")});
     CHECK("  - allow: {to: [\"64:ff9b::/96\", loopback]}\n", {{.address = "64:ff9b::127.0.0.1"}, ALLOWED(2)});
-    CHECK("  - allow: {to: \"64:ff9b::127.0.0.1\"}\n", {{.address = "64:ff9b::127.0.0.1"}, PROTECTED("loopback")});
+    CHECK("  - allow: {to: \"64:ff9b::127.0.0.1\"}\n",
+          {{.address = "64:ff9b::127.0.0.1"}, PROTECTED("denied: loopback")});
 }
 
 static void test_some_addresses_are_never_dialled(void **state)
@@ -444,19 +445,19 @@ static void test_some_addresses_are_never_dialled(void **state)
         const char *address;
         const char *why;
     } never[] = {
-        {"0.0.0.0", "unspecified"},
-        {"0.1.2.3", "unspecified"},
-        {"::", "unspecified"},
-        {"::ffff:0.0.0.0", "unspecified"},
-        {"224.0.0.1", "multicast"},
-        {"239.255.255.255", "multicast"},
-        {"ff02::1", "multicast"},
-        {"255.255.255.255", "broadcast"},
-        {"64:ff9b::", "unspecified"},
-        {"64:ff9b::224.0.0.1", "multicast"},
-        {"2002:e000:1::", "multicast"},
-        {"::0.0.0.2", "unspecified"},
-        {"2002:ffff:ffff::1", "broadcast"},
+        {"0.0.0.0", "denied: unspecified"},
+        {"0.1.2.3", "denied: unspecified"},
+        {"::", "denied: unspecified"},
+        {"::ffff:0.0.0.0", "denied: unspecified"},
+        {"224.0.0.1", "denied: multicast"},
+        {"239.255.255.255", "denied: multicast"},
+        {"ff02::1", "denied: multicast"},
+        {"255.255.255.255", "denied: broadcast"},
+        {"64:ff9b::", "denied: unspecified"},
+        {"64:ff9b::224.0.0.1", "denied: multicast"},
+        {"2002:e000:1::", "denied: multicast"},
+        {"::0.0.0.2", "denied: unspecified"},
+        {"2002:ffff:ffff::1", "denied: broadcast"},
     };
     const struct config *config =
         load("  - allow: {to: [any, 0.0.0.0/8, \"::\", \"ff00::/8\", 224.0.0.0/3, loopback, private, link-local]}\n");
