@@ -64,6 +64,13 @@ bool sock_to_addr(const struct sockaddr *sa, socklen_t len, struct socks6_addr *
     return false;
 }
 
+bool sock_is_loopback(const struct socks6_addr *addr)
+{
+    static const uint8_t ipv6[16] = {[15] = 1};
+
+    return addr->type == SOCKS6_ADDR_IPV4 ? addr->u.ipv4[0] == 127 : memcmp(addr->u.ipv6, ipv6, sizeof ipv6) == 0;
+}
+
 int sock_local(int fd, struct socks6_addr *out)
 {
     struct sockaddr_storage name = {0};

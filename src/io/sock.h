@@ -16,6 +16,9 @@ bool sock_from_addr(const struct socks6_addr *addr, struct sockaddr_storage *out
 /* AF_INET and AF_INET6 (an IPv4-mapped address becomes IPv4); false for another family. */
 bool sock_to_addr(const struct sockaddr *sa, socklen_t len, struct socks6_addr *out);
 
+/* 127.0.0.0/8 and ::1; `addr` is IPv4 or IPv6. */
+bool sock_is_loopback(const struct socks6_addr *addr);
+
 /* getsockname(2) and getpeername(2). 0 or -errno. */
 SOCKS6_MUST_CHECK int sock_local(int fd, struct socks6_addr *out);
 SOCKS6_MUST_CHECK int sock_peer(int fd, struct socks6_addr *out);

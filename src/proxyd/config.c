@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "io/sock.h"
 #include "proxyd/config_internal.h"
 
 #define ALL_PROTOCOLS (CONFIG_SOCKS4 | CONFIG_SOCKS5 | CONFIG_SOCKS6)
@@ -80,20 +81,13 @@ static struct config_snapshot *snapshot_new(void)
     return snapshot;
 }
 
-static bool is_loopback(const struct socks6_addr *addr)
-{
-    static const uint8_t ipv6[16] = {[15] = 1};
-
-    return addr->type == SOCKS6_ADDR_IPV4 ? addr->u.ipv4[0] == 127 : memcmp(addr->u.ipv6, ipv6, sizeof ipv6) == 0;
-}
-
 /* That nobody is let in by mistake. `line` 0: the place has none. */
 static int check_open(const struct config_place *place, unsigned line, unsigned column, const struct config *config,
                       const struct config_listener *listener)
 {
     char shown[SOCKS6_ADDR_TEXT_MAX];
 
-    if (listener->open || is_loopback(&listener->address) || !policy_is_open(config->policy)) {
+    if (listener->open || sock_is_loopback(&listener->address) || !policy_is_open(config->policy)) {
         return 0;
     }
     (void)socks6_addr_format(&listener->address, shown, sizeof shown);
@@ -140,6 +134,7 @@ static int default_listeners(const struct config_place *place, struct config_dra
     draft->listeners[0].listener.address = socks6_addr_ipv4(ipv4, SOCKS6_PORT);
     draft->listeners[1].listener.address = socks6_addr_ipv6(ipv6, SOCKS6_PORT);
     draft->listeners[0].listener.protocols = draft->listeners[1].listener.protocols = ALL_PROTOCOLS;
+    draft->listeners[0].listener.optional = draft->listeners[1].listener.optional = true;
     draft->listener_count = 2;
     return 0;
 }

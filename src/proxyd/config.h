@@ -21,6 +21,7 @@ struct config_listener {
     struct socks6_addr address; /* IPv4 or IPv6; port 0 = any free one */
     unsigned protocols;         /* enum config_protocol; default all */
     bool open;                  /* may serve everybody off loopback */
+    bool optional;              /* built in: left out where the host has no such address (IPv6 switched off) */
     unsigned line;              /* in the file; 0 = built in or from the command line */
 };
 

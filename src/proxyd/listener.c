@@ -58,19 +58,13 @@ static uint32_t total_max(const struct worker *worker)
     return max != 0 ? max : worker->shared->connections_auto;
 }
 
-static bool is_loopback(const struct socks6_addr *addr)
-{
-    static const uint8_t ipv6[16] = {[15] = 1};
-    return addr->type == SOCKS6_ADDR_IPV4 ? addr->u.ipv4[0] == 127 : memcmp(addr->u.ipv6, ipv6, sizeof ipv6) == 0;
-}
-
 static uint32_t client_max(const struct worker *worker, const struct socks6_addr *client)
 {
     uint32_t max = worker->config->limits.connections_per_client;
     if (max != CONFIG_PER_CLIENT_AUTO) {
         return max;
     }
-    return is_loopback(client) ? 0 : CONFIG_PER_CLIENT_DEFAULT;
+    return sock_is_loopback(client) ? 0 : CONFIG_PER_CLIENT_DEFAULT;
 }
 
 /* `fd` has a reserved place. */

@@ -42,6 +42,12 @@ static const char *hint_for(int error)
     }
 }
 
+/* Many hosts and containers have no IPv6, and the built-in listeners must do there, too. */
+static bool may_be_left_out(const struct config_listener *listener, int err)
+{
+    return listener->optional && (err == -EADDRNOTAVAIL || err == -EAFNOSUPPORT);
+}
+
 /* One listener for all workers. The first bind is exclusive; a port of 0 is then the same for the others. */
 static int open_listener(struct sockets *sockets, size_t index, const struct socks6_addr *configured)
 {
@@ -90,16 +96,22 @@ int sockets_open(const struct config *config, const struct config *old, unsigned
     for (size_t i = 0; i < count; i++) {
         sockets->fds[i] = -1;
     }
+    size_t left_out = 0;
     for (size_t i = 0; i < config->listener_count; i++) {
         const struct socks6_addr *address = &config->listeners[i].address;
         int err = was_open(old, address) ? 0 : open_listener(sockets, i, address);
-        if (err != 0) {
-            char text[SOCKS6_ADDR_TEXT_MAX];
-            (void)socks6_addr_format(address, text, sizeof text);
-            (void)snprintf(why, why_size, "cannot listen on %.100s: %s%s", text, strerror(-err), hint_for(-err));
-            sockets_free(sockets);
-            return err;
+        if (err == 0) {
+            continue;
         }
+        char text[SOCKS6_ADDR_TEXT_MAX];
+        (void)socks6_addr_format(address, text, sizeof text);
+        if (may_be_left_out(&config->listeners[i], err) && ++left_out < config->listener_count) {
+            log_warning("going on without %s: %s", text, strerror(-err));
+            continue;
+        }
+        (void)snprintf(why, why_size, "cannot listen on %.100s: %s%s", text, strerror(-err), hint_for(-err));
+        sockets_free(sockets);
+        return err;
     }
     log_closed(config, old);
     *out = sockets;

@@ -265,6 +265,25 @@ def test_the_built_in_defaults_serve_loopback_on_port_1080(net, files):
             net.server.call(lambda: expect_code(addr, "socks6", *server.addr, s6.SUCCESS))
 
 
+NO_IPV6 = ["unshare", "-n", "sh", "-c",
+           'ip link set lo up && sysctl -qw net.ipv6.conf.all.disable_ipv6=1 && exec "$@"', "sh"]
+
+
+def test_the_built_in_defaults_do_without_ipv6(net, files):
+    del net  # for its skip without root
+    with Daemon(None, wrapper=[*NO_IPV6, *files]) as proxy:
+        assert proxy.listeners() == [("127.0.0.1", 1080)]
+        assert "going on without [::1]:1080: Cannot assign requested address" in proxy.text()
+
+
+def test_a_configured_listener_must_be_there(net, files):
+    del net
+    proxy = Daemon(base_config(("127.0.0.1:0", "[::1]:0")), wrapper=[*NO_IPV6, *files], wait=False)
+    assert proxy.process.wait(30) == 1
+    proxy.stopped = True
+    assert "cannot listen on [::1]:0: Cannot assign requested address" in proxy.text()
+
+
 def test_a_wildcard_listener_serves_both_sides(net, files):
     rules = [{"allow": {"from": ["10.1.0.0/24", "127.0.0.0/8"]}}]
     with Daemon(base_config(["0.0.0.0:0"], rules=rules), wrapper=[*net.proxy.wrapper, *files]) as proxy:
