@@ -298,11 +298,14 @@ static int parse_name(struct span host, uint16_t port, struct socks6_addr *out, 
 static int parse_hostport(struct span in, struct socks6_proxy *p, const struct complaint *to)
 {
     struct span host = in, port = {NULL, 0};
-    int bracketed = in.len > 0 && in.at[0] == '[';
     uint16_t number = SOCKS6_PORT;
     const char *end;
     int rc;
 
+    if (in.len == 0) {
+        return complain(to, "the host is empty");
+    }
+    int bracketed = in.at[0] == '[';
     end = bracketed ? memchr(in.at, ']', in.len) : memchr(in.at, ':', in.len);
     if (bracketed && end == NULL) {
         return complain(to, "the '[' of the host has no ']'");
