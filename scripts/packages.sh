@@ -9,7 +9,8 @@ packages_lint='clang-format clang-tidy clang shellcheck python3'
 packages_fuzz='clang libclang-rt-14-dev'
 packages_bench='python3'
 packages_test='clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev scdoc mandoc shellcheck gcovr
-    python3-pytest python3-pytest-timeout curl openssh-client openssh-server nginx-light iproute2 nftables'
+    python3-pytest python3-pytest-timeout curl openssh-client openssh-server nginx-light iproute2 nftables
+    netbase'
 
 # Those of the above whose installation would start a server.
 server_packages='openssh-server nginx-light'
