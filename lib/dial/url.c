@@ -386,10 +386,13 @@ static int parse_query(struct span query, struct socks6_proxy *p, const struct c
 
 static int parse_tail(struct span tail, struct socks6_proxy *p, const struct complaint *to)
 {
+    if (tail.len == 0) {
+        return SOCKS6_OK;
+    }
     if (memchr(tail.at, '#', tail.len) != NULL) {
         return complain(to, "a proxy URL has no '#' part");
     }
-    if (tail.len > 0 && tail.at[0] == '/') { /* "socks6://host/" is how many tools write it */
+    if (tail.at[0] == '/') { /* "socks6://host/" is how many tools write it */
         tail.at++;
         tail.len--;
     }
@@ -412,7 +415,10 @@ int socks6_proxy_parse(const char *url, struct socks6_proxy *out, char *why, siz
     memset(&p, 0, sizeof p);
     memset(&parts, 0, sizeof parts);
     p.draft = SOCKS6_DRAFT_11;
-    rc = url == NULL ? complain(&to, "there is no proxy URL") : split(url, &parts, &to);
+    if (url == NULL) {
+        return complain(&to, "there is no proxy URL");
+    }
+    rc = split(url, &parts, &to);
     if (rc != SOCKS6_OK) {
         return rc;
     }

@@ -601,7 +601,10 @@ void conn_open(struct worker *worker, const struct listener *listener, int fd, c
 
 void conn_abort_all(struct worker *worker)
 {
-    while (worker->conns != NULL) {
-        (void)conn_end(worker->conns, "shut down");
+    struct conn *next;
+
+    for (struct conn *conn = worker->conns; conn != NULL; conn = next) {
+        next = conn->next;
+        (void)conn_end(conn, "shut down");
     }
 }

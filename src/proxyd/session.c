@@ -1,5 +1,6 @@
 #include "proxyd/session.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,7 @@ static struct socks6_addr unpack(const struct endpoint *endpoint, const char *na
     case SOCKS6_ADDR_IPV6:
         return socks6_addr_ipv6(endpoint->ip, endpoint->port);
     case SOCKS6_ADDR_NAME:
+        assert(name != NULL);                                              /* only `asked` can be one */
         (void)socks6_addr_name(name, strlen(name), endpoint->port, &addr); /* was valid when it was packed */
         return addr;
     default:
