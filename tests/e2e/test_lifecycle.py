@@ -196,6 +196,8 @@ def is_refused(addr):
         dial(addr).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # met the listener in the moment of its closing
+        return False
     return False
 
 
