@@ -30,20 +30,23 @@ shield_down()
     fi
 }
 
-# The services of the packages whose daemons the tests start by themselves.
+# The services of the packages whose daemons the tests start by themselves, but for daemons that are there already by way
+# of another package (nginx-full instead of nginx-light): what those serve is their owner's.
 services()
 {
     for package in "$@"; do
         case $package in
-        openssh-server) echo ssh ;;
-        nginx-light) echo nginx ;;
+        openssh-server) command -v sshd >/dev/null || echo ssh ;;
+        nginx-light) command -v nginx >/dev/null || echo nginx ;;
+        dante-server) command -v danted >/dev/null || echo danted ;;
+        haproxy) command -v haproxy >/dev/null || echo haproxy ;;
         esac
     done
 }
 
 disable_services()
 {
-    for service in $(services "$@"); do
+    for service in "$@"; do
         if command -v systemctl >/dev/null; then
             systemctl disable "$service" >/dev/null 2>&1 || :
         fi
@@ -79,6 +82,8 @@ new=$(for package in "$@"; do
     *) echo "$package" ;;
     esac
 done)
+# shellcheck disable=SC2086
+new_services=$(services $new)
 
 shield_up
 if ! ls "$lists"/*_Packages* >/dev/null 2>&1; then
@@ -90,4 +95,4 @@ if ! install "$@"; then
     install "$@"
 fi
 # shellcheck disable=SC2086
-disable_services $new
+disable_services $new_services

@@ -7,13 +7,16 @@
 packages_build='gcc libc6-dev meson ninja-build pkg-config libyaml-dev'
 packages_lint='clang-format clang-tidy clang shellcheck python3'
 packages_fuzz='clang libclang-rt-14-dev'
-packages_bench='python3'
+packages_bench='python3 iproute2'
 packages_test='clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev scdoc mandoc shellcheck gcovr
     python3-pytest python3-pytest-timeout curl openssh-client openssh-server nginx-light iproute2 nftables
     netbase'
 
+# What benchmarks compare with and look with. They do without what is missing, and say so.
+extras_bench='dante-server microsocks haproxy nginx-light libnginx-mod-stream linux-perf strace'
+
 # Those of the above whose installation would start a server.
-server_packages='openssh-server nginx-light'
+server_packages='openssh-server nginx-light libnginx-mod-stream dante-server haproxy'
 
 # Prints those of its arguments that are not installed.
 missing_packages()
@@ -60,12 +63,34 @@ need_packages()
     # shellcheck disable=SC2086
     set -- $missing
     echo "Debian packages needed and not installed: $*" >&2
-    if [ "$(id -u)" -eq 0 ]; then
-        sh "$root/scripts/apt-install.sh" "$@" && return 0
-    elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || { [ -t 0 ] && [ -t 2 ]; }; }; then
-        echo "Running: sudo sh $root/scripts/apt-install.sh $*" >&2
-        sudo sh "$root/scripts/apt-install.sh" "$@" && return 0
-    fi
+    install_packages "$@" && return 0
     printf 'Please run this as root, then try again:\n\n    %s\n\n' "$(install_command "$@")" >&2
     exit 1
+}
+
+# install_packages PACKAGE...: as root or with sudo; fails where neither is possible.
+install_packages()
+{
+    if [ "$(id -u)" -eq 0 ]; then
+        sh "$root/scripts/apt-install.sh" "$@"
+    elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || { [ -t 0 ] && [ -t 2 ]; }; }; then
+        echo "Running: sudo sh $root/scripts/apt-install.sh $*" >&2
+        sudo sh "$root/scripts/apt-install.sh" "$@"
+    else
+        return 1
+    fi
+}
+
+# Installs what ./dev bench can do without, if it can, and goes on in any case.
+want_bench_extras()
+{
+    command -v dpkg-query >/dev/null || return 0
+    # shellcheck disable=SC2086
+    missing=$(missing_packages $extras_bench)
+    [ -n "$missing" ] || return 0
+    # shellcheck disable=SC2086
+    set -- $missing
+    echo "Debian packages that benchmarks use, not installed: $*" >&2
+    install_packages "$@" && return 0
+    printf 'The benchmarks go on without them. To have them, as root:\n\n    %s\n\n' "$(install_command "$@")" >&2
 }

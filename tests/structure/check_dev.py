@@ -65,6 +65,8 @@ class Sandbox:
                 shutil.copy(os.path.join(root, "scripts", name), os.path.join(self.tree, "scripts"))
         with open(os.path.join(self.tree, "scripts", "test.sh"), "w", encoding="utf-8") as file:
             file.write('echo "tests $*" >>"$LOG"\n')
+        with open(os.path.join(self.tree, "scripts", "bench.sh"), "w", encoding="utf-8") as file:
+            file.write('echo "bench $*" >>"$LOG"\n')
         self.bin = os.path.join(self.folder, "bin")
         os.makedirs(self.bin)
         for name, text in {**FAKES, **({"sudo": SUDO} if with_sudo else {})}.items():
@@ -176,6 +178,27 @@ def user_without_sudo_test(box):
                   "nothing tried": not calls}, output, calls)
 
 
+def bench_without_peers(box):
+    status, output, calls = box.run("bench", "hs", INSTALLED=BUILD_PACKAGES + " python3 iproute2", FAKE_UID="1000")
+    return judge({"status 0": status == 0, "goes on": calls == ["bench hs"],
+                  "command keeps servers down": "apt-install.sh dante-server " in output}, output, calls)
+
+
+def bench_installs_peers(box):
+    status, output, calls = box.run("bench", INSTALLED=BUILD_PACKAGES + " python3 iproute2 nginx-light")
+    disabled = {row.split()[-1] for row in calls if row.startswith("systemctl disable")}
+    return judge({"status 0": status == 0, "one install": len(installs(calls)) == 1, "runs": calls[-1] == "bench ",
+                  "services are kept down meanwhile": "policy: 101" in calls,
+                  "new servers stay off, those that were there stay": disabled == {"danted", "haproxy"}}, output, calls)
+
+
+def present_server_is_left_alone(box):
+    box.command("nginx", "exit 0")  # from another package than nginx-light
+    status, output, calls = box.run("bench", INSTALLED=BUILD_PACKAGES + " python3 iproute2")
+    disabled = {row.split()[-1] for row in calls if row.startswith("systemctl disable")}
+    return judge({"status 0": status == 0, "nginx is not disabled": disabled == {"danted", "haproxy"}}, output, calls)
+
+
 def user_with_sudo(box):
     status, output, calls = box.run("build", INSTALLED="gcc", FAKE_UID="1000")
     return judge({"status 0": status == 0, "by sudo": any(row.startswith("sudo sh ") for row in calls),
@@ -263,6 +286,9 @@ CASES = [
     ("a second run does nothing", second_run_is_quiet, False),
     ("user without sudo: prints the command", user_without_sudo, False),
     ("user without sudo, servers among the packages: the command keeps them down", user_without_sudo_test, False),
+    ("benchmarks without other proxies: goes on", bench_without_peers, False),
+    ("benchmarks, root: installs other proxies, which stay off", bench_installs_peers, False),
+    ("a server that is there already is left alone", present_server_is_left_alone, False),
     ("user with sudo: uses it", user_with_sudo, True),
     ("sudo asks, no terminal: prints the command", sudo_wants_password_no_tty, True),
     ("sudo asks, terminal: lets it ask", sudo_wants_password_tty, True),
