@@ -1,376 +1,628 @@
 /*
- * Load for bench/relay.py: one backend process and one client process on loopback, with or without a SOCKS 5 proxy
- * between them.
+ * The clients of the benchmarks: one thread, directly at the backend or through a proxy.
  *
- *   load MODE CONNECTIONS SECONDS [PROXY_PORT PROXY_PID]
+ *   load KEY=VALUE...     (the keys are in `keys` below)
  *
- * MODE: up (clients send without end), down (the backend does), rr (64 bytes there and back, one after the other), hs
- * (connect, SOCKS exchange, one byte there and back, close). After a warm-up it counts for SECONDS what arrives and
- * prints one line: operations (rr, hs), bytes, seconds, the proxy's CPU seconds, the CPU seconds of both ends
- * together.
+ * kind: hs   connect, ask the proxy, one byte there and back, close, again
+ *       rr   64 bytes there and back, one after the other, on standing connections
+ *       up   send without end; down  receive without end
+ *       probe one connection to `via`: the exit status says whether something listens
+ *       idle open `conns`, one byte there and back on each; say so on standard output; hold them until end of input
+ *
+ * First all connections are opened; once they stand (or after a limit) a warm-up of `warm` seconds follows, and then the
+ * `seconds` that count. Sources and destinations rotate over `from_count` and `to_count` consecutive addresses, since the
+ * ports between two addresses run out otherwise and what is measured is the search for a free one.
+ *
+ * The result is one line of JSON. An error (a connection that fails, ends early or is refused) is counted, and the first
+ * is told; a connection of hs is then replaced, others are not. `stalled` are the connections that did not move while it
+ * counted.
  */
+#include "common.h"
+#include "cpu.h"
+#include "latency.h"
+
+#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-#define WARM_UP_NS 300000000u
-#define CHUNK_LEN (1u << 20)
-#define MESSAGE_LEN 64
-#define ADDRESSES 32u /* destinations and sources rotate, so that ports do not run out */
+#define SETTLE_LIMIT_NS 5000000000u /* for all connections to stand */
+#define MESSAGE_LEN 64u
+#define HEAD_LEN 256u /* the longest reply of a proxy that is understood */
+#define ERROR_LIMIT 1000u
+#define IDLE_BATCH 64u /* idle: connections being set up at once */
 
-enum mode { UP, DOWN, RR, HS };
+enum kind { HS, RR, UP, DOWN, IDLE, PROBE, KIND_COUNT };
+static const char *const kind_names[KIND_COUNT] = {"hs", "rr", "up", "down", "idle", "probe"};
 
-enum step { CONNECTING, GREETED, ASKED, READY };
+/* PLAIN is also a relay that asks for nothing; ONCE is SOCKS 6 with the first data in the segment of the request. */
+enum proto { PLAIN, SOCKS5, SOCKS6, ONCE, PROTO_COUNT };
+static const char *const proto_names[PROTO_COUNT] = {"plain", "socks5", "socks6", "socks6-once"};
+
+enum step { CLOSED, CONNECTING, GREETED, ASKED, READY };
 
 struct conn {
     int fd;
     enum step step;
-    size_t wanted; /* bytes still to come in this step */
+    size_t head_len;        /* bytes of `head` that have come */
+    size_t wanted_len;      /* READY, rr/hs/idle: bytes of the answer still to come */
+    bool is_data_sent;      /* the first message went out with the request */
+    uint64_t started_ns;    /* connect (hs) or message (rr) */
+    uint64_t moved_ns;      /* last progress */
+    uint8_t head[HEAD_LEN]; /* the proxy's replies */
 };
 
-struct counts {
-    atomic_ullong ops, bytes; /* bytes at their receiver */
-};
+static enum kind kind;
+static enum proto proto;
+static unsigned conn_count = 1, from_count = 1, to_count = 1;
+static double seconds = 1, warm_seconds = 0.3;
+static in_addr_t from_host, to_host, via_host;
+static uint16_t to_port, via_port;
+static const char *cpu_source, *tally_path;
+static pid_t backend_pid;
 
-static enum mode mode;
-static uint16_t backend_port, proxy_port;
-static struct counts *counts;
+static int epoll;
 static uint8_t *chunk;
+static struct latency *latencies;
+static uint64_t now_ns;
+static unsigned long long ops, down_bytes, error_count;
+static char first_error[128];
+static unsigned ready_count; /* connections that have become READY, ever */
+static unsigned open_count;  /* connections that are not CLOSED */
 
-static _Noreturn void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
+/* ---- what goes wrong ---- */
 
-static struct sockaddr_in address(unsigned host, uint16_t port)
-{
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(port)};
-    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK + host);
-    return addr;
-}
+static void client_connect(struct conn *conn);
 
-static uint64_t clock_ns(clockid_t clock)
+static void fail(struct conn *conn, const char *what)
 {
-    struct timespec now;
-    if (clock_gettime(clock, &now) < 0) {
-        die("clock_gettime");
+    if (error_count++ == 0) {
+        (void)snprintf(first_error, sizeof first_error, "%s", what);
     }
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    (void)close(conn->fd);
+    conn->step = CLOSED;
+    open_count--;
+    if (kind == HS && error_count < ERROR_LIMIT) {
+        client_connect(conn);
+    }
 }
 
-static void add(int epoll, struct conn *conn, uint32_t events)
+static void fail_errno(struct conn *conn, const char *what)
+{
+    char text[128];
+    (void)snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
+    fail(conn, text);
+}
+
+static void fail_code(struct conn *conn, const char *what, unsigned code)
+{
+    char text[128];
+    (void)snprintf(text, sizeof text, "%s %u", what, code);
+    fail(conn, text);
+}
+
+/* ---- a connection's life ---- */
+
+static void watch(struct conn *conn, int op, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.ptr = conn};
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, conn->fd, &event) < 0) {
+    if (epoll_ctl(epoll, op, conn->fd, &event) < 0) {
         die("epoll_ctl");
     }
 }
 
-static void set_nodelay(int fd)
+static void client_connect(struct conn *conn)
 {
-    const int on = 1;
-    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0) {
-        die("TCP_NODELAY");
+    static unsigned number;
+    number++;
+    *conn = (struct conn){.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
+    if (conn->fd < 0) {
+        die("socket");
     }
+    open_count++;
+    set_nodelay(conn->fd);
+    const int on = 1;
+    (void)setsockopt(conn->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    struct sockaddr_in source = ipv4(from_host + number % from_count, 0);
+    if (bind(conn->fd, (const struct sockaddr *)&source, sizeof source) < 0) {
+        die("bind");
+    }
+    /* Another stride than that of the sources: all pairs of both are used. */
+    in_addr_t host = to_host + number / from_count % to_count;
+    struct sockaddr_in to = via_port != 0 ? ipv4(via_host, via_port) : ipv4(host, to_port);
+    conn->step = CONNECTING;
+    conn->started_ns = conn->moved_ns = clock_ns(CLOCK_MONOTONIC);
+    if (connect(conn->fd, (const struct sockaddr *)&to, sizeof to) < 0 && errno != EINPROGRESS) {
+        fail_errno(conn, "connect");
+        return;
+    }
+    watch(conn, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
 }
 
-/* ---- backend ---- */
-
-/* False once the peer is gone. */
-static bool serve(const struct conn *conn)
+/* False if that was the end of the connection. */
+static bool send_all(struct conn *conn, const void *data, size_t len)
 {
-    if (mode == DOWN) {
-        return send(conn->fd, chunk, CHUNK_LEN, MSG_NOSIGNAL) >= 0 || errno == EAGAIN;
-    }
-    ssize_t got = recv(conn->fd, chunk, CHUNK_LEN, 0);
-    if (got <= 0) {
-        return got < 0 && errno == EAGAIN;
-    }
-    if (mode == UP) {
-        counts->bytes += (unsigned long long)got;
-    } else if (send(conn->fd, chunk, (size_t)got, MSG_NOSIGNAL) != got) {
+    if (send(conn->fd, data, len, MSG_NOSIGNAL) != (ssize_t)len) {
+        fail_errno(conn, "send");
         return false;
     }
     return true;
 }
 
-static _Noreturn void run_backend(int listener)
+static size_t message_len(void)
 {
-    int epoll = epoll_create1(0);
-    struct conn accepting = {.fd = listener};
-    add(epoll, &accepting, EPOLLIN);
-    for (;;) {
-        struct epoll_event events[64];
-        int count = epoll_wait(epoll, events, 64, -1);
-        for (int i = 0; i < count; i++) {
-            struct conn *conn = events[i].data.ptr;
-            if (conn != &accepting) {
-                if (!serve(conn)) {
-                    (void)close(conn->fd);
-                    free(conn);
-                }
-                continue;
-            }
-            int fd;
-            while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
-                set_nodelay(fd);
-                struct conn *accepted = calloc(1, sizeof *accepted);
-                if (accepted == NULL) {
-                    die("calloc");
-                }
-                accepted->fd = fd;
-                add(epoll, accepted, mode == DOWN ? EPOLLOUT : EPOLLIN);
-            }
-        }
-    }
+    return kind == RR ? MESSAGE_LEN : 1;
 }
 
-/* ---- clients ---- */
-
-static void client_connect(int epoll, struct conn *conn)
+static void send_message(struct conn *conn)
 {
-    static unsigned number;
-    unsigned host = number++ % ADDRESSES;
-    conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    if (conn->fd < 0) {
-        die("socket");
+    conn->wanted_len = message_len();
+    if (kind == RR) {
+        conn->started_ns = now_ns;
     }
-    set_nodelay(conn->fd);
-    const int on = 1;
-    (void)setsockopt(conn->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-    struct sockaddr_in source = address(host, 0);
-    if (bind(conn->fd, (const struct sockaddr *)&source, sizeof source) < 0) {
-        die("bind");
-    }
-    struct sockaddr_in to = proxy_port != 0 ? address(0, proxy_port) : address(host, backend_port);
-    if (connect(conn->fd, (const struct sockaddr *)&to, sizeof to) < 0 && errno != EINPROGRESS) {
-        die("connect");
-    }
-    conn->step = CONNECTING;
-    add(epoll, conn, EPOLLIN | EPOLLOUT | EPOLLET);
+    (void)send_all(conn, chunk, conn->wanted_len);
 }
 
-static void send_all(const struct conn *conn, const void *data, size_t len)
-{
-    if (send(conn->fd, data, len, MSG_NOSIGNAL) != (ssize_t)len) {
-        die("send");
-    }
-}
-
-static void start_ready(struct conn *conn)
+static void become_ready(struct conn *conn)
 {
     conn->step = READY;
-    conn->wanted = mode == RR ? MESSAGE_LEN : 1;
-    if (mode == RR || mode == HS) {
-        send_all(conn, chunk, conn->wanted);
+    ready_count++;
+    if (kind == UP || kind == DOWN) {
+        watch(conn, EPOLL_CTL_MOD, kind == UP ? EPOLLOUT : EPOLLIN);
+    } else if (conn->is_data_sent) {
+        conn->wanted_len = message_len();
+    } else {
+        send_message(conn);
     }
 }
 
+/* SOCKS 5: VER CMD RSV ATYP ADDR PORT. SOCKS 6: VER CMD OPTLEN(2) PORT(2) PAD ATYP ADDR, no options. */
 static void ask(struct conn *conn)
 {
     static unsigned number;
-    struct sockaddr_in to = address(number++ % ADDRESSES, backend_port);
-    uint8_t request[10] = {5, 1, 0, 1};
-    memcpy(request + 4, &to.sin_addr, 4);
-    memcpy(request + 8, &to.sin_port, 2);
-    send_all(conn, request, sizeof request);
+    struct sockaddr_in to = ipv4(to_host + number++ % to_count, to_port);
+    uint8_t request[12 + MESSAGE_LEN] = {5, 1, 0, 1};
+    size_t len = 10;
+    if (proto == SOCKS5) {
+        memcpy(request + 4, &to.sin_addr, 4);
+        memcpy(request + 8, &to.sin_port, 2);
+    } else {
+        memcpy(request, "\6\1\0\0\0\0\0\1", 8);
+        memcpy(request + 4, &to.sin_port, 2);
+        memcpy(request + 8, &to.sin_addr, 4);
+        len = 12;
+    }
+    if (proto == ONCE && kind != UP && kind != DOWN) {
+        len += message_len();
+        conn->is_data_sent = true;
+    }
     conn->step = ASKED;
-    conn->wanted = 10;
+    (void)send_all(conn, request, len);
 }
 
-/* The bytes of a step have come. */
-static void advance(int epoll, struct conn *conn)
+static void connected(struct conn *conn)
 {
-    switch (conn->step) {
-    case CONNECTING:
-        if (proxy_port == 0) {
-            start_ready(conn);
-        } else {
-            send_all(conn, "\5\1\0", 3);
-            conn->step = GREETED;
-            conn->wanted = 2;
-        }
-        break;
-    case GREETED:
+    if (proto == PLAIN) {
+        become_ready(conn);
+    } else if (proto == SOCKS5) {
+        conn->step = GREETED;
+        (void)send_all(conn, "\5\1\0", 3);
+    } else {
         ask(conn);
-        break;
-    case ASKED:
-        start_ready(conn);
-        break;
-    case READY:
-        counts->ops++;
-        if (mode == RR) {
-            start_ready(conn);
-        } else {
-            (void)close(conn->fd);
-            client_connect(epoll, conn);
-        }
-        break;
     }
 }
 
-static void read_step(int epoll, struct conn *conn)
+/* The answer to a message is whole. */
+static void answered(struct conn *conn)
 {
-    for (;;) {
-        bool is_bulk = conn->step == READY && mode == DOWN;
-        ssize_t got = recv(conn->fd, chunk, is_bulk ? CHUNK_LEN : conn->wanted, 0);
-        if (got < 0 && errno == EAGAIN) {
+    ops++;
+    latency_add(latencies, now_ns - conn->started_ns);
+    if (kind == RR) {
+        send_message(conn);
+    } else if (kind == HS) {
+        (void)close(conn->fd);
+        open_count--;
+        client_connect(conn);
+    }
+}
+
+/* ---- replies of proxies: all return the length of the reply in `head`, 0 while it is incomplete ---- */
+
+static size_t socks5_reply_len(const uint8_t *head, size_t len)
+{
+    if (len < 5) {
+        return 0;
+    }
+    size_t whole = head[3] == 1 ? 10 : head[3] == 4 ? 22 : 7 + (size_t)head[4];
+    return len < whole ? 0 : whole;
+}
+
+/* Authentication Reply and Operation Reply. */
+static size_t socks6_reply_len(const uint8_t *head, size_t len)
+{
+    if (len < 4) {
+        return 0;
+    }
+    size_t at = 4 + (size_t)(head[2] << 8 | head[3]);
+    if (len < at + 12) {
+        return 0;
+    }
+    size_t options_len = (size_t)(head[at + 2] << 8 | head[at + 3]);
+    size_t whole = at + (head[at + 7] == 4 ? 24 : 12) + options_len;
+    return len < whole ? 0 : whole;
+}
+
+/* The reply's code, 0 for success. */
+static unsigned reply_code(const uint8_t *head)
+{
+    if (proto == SOCKS5) {
+        return head[0] == 5 ? head[1] : 255;
+    }
+    if (head[0] != 6 || head[1] != 0) {
+        return 255;
+    }
+    return head[4 + (size_t)(head[2] << 8 | head[3]) + 1];
+}
+
+/* Takes what it can from `head`; bytes behind a reply belong to the answer. */
+static void take_head(struct conn *conn)
+{
+    if (conn->step == GREETED) {
+        if (conn->head_len < 2) {
             return;
         }
-        if (got <= 0) {
-            die("the connection ended");
-        }
-        if (is_bulk) {
-            counts->bytes += (unsigned long long)got;
-            return; /* one at a time: see client_ready() */
-        }
-        conn->wanted -= (size_t)got;
-        if (conn->wanted > 0) {
-            continue;
-        }
-        bool is_last = conn->step == READY && mode == HS;
-        if (conn->step == ASKED && chunk[1] != 0) {
-            fprintf(stderr, "the proxy refused: reply %d\n", chunk[1]);
-            exit(1);
-        }
-        advance(epoll, conn);
-        if (is_last) {
-            return; /* another connection by now */
-        }
-        if (conn->step == READY && (mode == UP || mode == DOWN)) {
-            struct epoll_event event = {.events = mode == UP ? EPOLLOUT : EPOLLIN, .data.ptr = conn};
-            if (epoll_ctl(epoll, EPOLL_CTL_MOD, conn->fd, &event) < 0) {
-                die("epoll_ctl");
-            }
+        if (conn->head[0] != 5 || conn->head[1] != 0) {
+            fail_code(conn, "the proxy wants authentication method", conn->head[1]);
             return;
+        }
+        conn->head_len = 0;
+        ask(conn);
+        return;
+    }
+    size_t len =
+        proto == SOCKS5 ? socks5_reply_len(conn->head, conn->head_len) : socks6_reply_len(conn->head, conn->head_len);
+    if (len == 0) {
+        if (conn->head_len == HEAD_LEN) {
+            fail(conn, "the proxy's reply is too long");
+        }
+        return;
+    }
+    if (reply_code(conn->head) != 0) {
+        fail_code(conn, "the proxy refused with code", reply_code(conn->head));
+        return;
+    }
+    size_t left = conn->head_len - len;
+    become_ready(conn);
+    if (conn->step != READY || kind == UP || kind == DOWN) {
+        return;
+    }
+    if (left > conn->wanted_len) {
+        fail(conn, "more data than was sent");
+        return;
+    }
+    conn->wanted_len -= left;
+    if (conn->wanted_len == 0) {
+        answered(conn);
+    }
+}
+
+/* ---- events ---- */
+
+/* Reads what a connection in the given step may read. */
+static ssize_t read_some(struct conn *conn)
+{
+    if (conn->step == READY) {
+        return recv(conn->fd, chunk, kind == DOWN ? CHUNK_LEN : MESSAGE_LEN, 0);
+    }
+    return recv(conn->fd, conn->head + conn->head_len, HEAD_LEN - conn->head_len, 0);
+}
+
+/* A read that fills less than was asked for has taken all there is. */
+static void readable(struct conn *conn)
+{
+    ssize_t got = read_some(conn);
+    if (got < 0 && errno == EAGAIN) {
+        return;
+    }
+    if (got < 0) {
+        fail_errno(conn, "recv");
+        return;
+    }
+    if (got == 0) {
+        fail(conn, "the connection ended early");
+        return;
+    }
+    conn->moved_ns = now_ns;
+    if (conn->step != READY) {
+        conn->head_len += (size_t)got;
+        take_head(conn);
+    } else if (kind == DOWN) {
+        down_bytes += (unsigned long long)got;
+    } else if ((size_t)got > conn->wanted_len) {
+        fail(conn, "more data than was sent");
+    } else {
+        conn->wanted_len -= (size_t)got;
+        if (conn->wanted_len == 0) {
+            answered(conn);
         }
     }
 }
 
-static void client_ready(int epoll, struct conn *conn, uint32_t events)
+static void writable_bulk(struct conn *conn)
 {
-    if (conn->step == READY && mode == UP) {
-        if (send(conn->fd, chunk, CHUNK_LEN, MSG_NOSIGNAL) < 0 && errno != EAGAIN) {
-            die("send");
-        }
+    ssize_t put = send(conn->fd, chunk, CHUNK_LEN, MSG_NOSIGNAL);
+    if (put >= 0) {
+        conn->moved_ns = now_ns;
+    } else if (errno != EAGAIN) {
+        fail_errno(conn, "send");
+    }
+}
+
+static void connect_ended(struct conn *conn)
+{
+    int error = 0;
+    socklen_t len = sizeof error;
+    if (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0) {
+        die("SO_ERROR");
+    }
+    if (error != 0) {
+        errno = error;
+        fail_errno(conn, "connect");
+        return;
+    }
+    conn->moved_ns = now_ns;
+    connected(conn);
+}
+
+static void handle(struct conn *conn, uint32_t events)
+{
+    if (conn->step == CLOSED) {
         return;
     }
     if (conn->step == CONNECTING) {
-        if ((events & EPOLLOUT) == 0) {
-            return;
+        if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) {
+            connect_ended(conn);
         }
-        advance(epoll, conn);
-        if (conn->step == READY && (mode == UP || mode == DOWN)) {
-            struct epoll_event event = {.events = mode == UP ? EPOLLOUT : EPOLLIN, .data.ptr = conn};
-            if (epoll_ctl(epoll, EPOLL_CTL_MOD, conn->fd, &event) < 0) {
-                die("epoll_ctl");
-            }
-        }
-        return;
-    }
-    if ((events & EPOLLIN) != 0) {
-        read_step(epoll, conn);
+    } else if (conn->step == READY && kind == UP) {
+        writable_bulk(conn);
+    } else if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP)) != 0) {
+        readable(conn);
     }
 }
 
-static void run_clients(int epoll, uint64_t until_ns)
+static void turn(void)
 {
-    while (clock_ns(CLOCK_MONOTONIC) < until_ns) {
-        struct epoll_event events[64];
-        int count = epoll_wait(epoll, events, 64, 50);
-        for (int i = 0; i < count; i++) {
-            client_ready(epoll, events[i].data.ptr, events[i].events);
-        }
+    struct epoll_event events[256];
+    int count = epoll_wait(epoll, events, 256, 20);
+    now_ns = clock_ns(CLOCK_MONOTONIC);
+    for (int i = 0; i < count; i++) {
+        handle(events[i].data.ptr, events[i].events);
     }
 }
 
-static clockid_t cpu_clock(pid_t pid)
+static void run_for(double how_long)
 {
-    clockid_t clock;
-    if (clock_getcpuclockid(pid, &clock) != 0) {
+    uint64_t until_ns = clock_ns(CLOCK_MONOTONIC) + (uint64_t)(how_long * 1e9);
+    do {
+        turn();
+    } while (now_ns < until_ns && error_count < ERROR_LIMIT);
+}
+
+/* ---- the two ways to measure ---- */
+
+static void print_errors(void)
+{
+    for (char *at = first_error; *at != '\0'; at++) {
+        if (*at == '"' || *at == '\\' || (unsigned char)*at < ' ') {
+            *at = '?';
+        }
+    }
+    printf("\"errors\": %llu, \"first_error\": \"%s\"}\n", error_count, first_error);
+    (void)fflush(stdout);
+}
+
+static uint64_t backend_ns(clockid_t clock)
+{
+    return backend_pid == 0 ? 0 : clock_ns(clock);
+}
+
+static void measure(struct conn *conns)
+{
+    clockid_t backend_clock = 0;
+    if (backend_pid != 0 && clock_getcpuclockid(backend_pid, &backend_clock) != 0) {
         die("clock_getcpuclockid");
     }
-    return clock;
+    const struct tally *tally = tally_path == NULL ? NULL : map_tally(tally_path);
+
+    uint64_t until_ns = clock_ns(CLOCK_MONOTONIC) + SETTLE_LIMIT_NS;
+    for (unsigned i = 0; i < conn_count; i++) {
+        client_connect(&conns[i]);
+    }
+    do {
+        turn();
+    } while (ready_count < open_count && now_ns < until_ns && error_count < ERROR_LIMIT);
+    run_for(warm_seconds);
+
+    memset(latencies, 0, sizeof *latencies);
+    unsigned long long ops_before = ops, down_before = down_bytes, sunk_before = tally == NULL ? 0 : tally->sunk_bytes;
+    uint64_t backend_before_ns = backend_ns(backend_clock), own_before_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    uint64_t proxy_before_ns = cpu_used_ns(cpu_source);
+    uint64_t start_ns = clock_ns(CLOCK_MONOTONIC);
+    run_for(seconds);
+    uint64_t end_ns = clock_ns(CLOCK_MONOTONIC);
+    uint64_t proxy_after_ns = cpu_used_ns(cpu_source);
+    uint64_t own_after_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID), backend_after_ns = backend_ns(backend_clock);
+
+    unsigned long long bytes = down_bytes - down_before;
+    if (kind == UP && tally != NULL) {
+        bytes = tally->sunk_bytes - sunk_before;
+    }
+    unsigned stalled = 0;
+    for (unsigned i = 0; i < conn_count; i++) {
+        stalled += conns[i].step != CLOSED && conns[i].moved_ns < start_ns;
+    }
+    printf("{\"ops\": %llu, \"bytes\": %llu, \"seconds\": %.6f, ", ops - ops_before, bytes,
+           (double)(end_ns - start_ns) / 1e9);
+    printf("\"proxy_cpu_s\": %.6f, \"client_cpu_s\": %.6f, \"backend_cpu_s\": %.6f, ",
+           (double)(proxy_after_ns - proxy_before_ns) / 1e9, (double)(own_after_ns - own_before_ns) / 1e9,
+           (double)(backend_after_ns - backend_before_ns) / 1e9);
+    printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"stalled\": %u, ", latency_percentile_us(latencies, 0.5),
+           latency_percentile_us(latencies, 0.99), stalled);
+    print_errors();
+}
+
+static void hold_idle(struct conn *conns)
+{
+    uint64_t until_ns = clock_ns(CLOCK_MONOTONIC) + (uint64_t)(seconds * 1e9);
+    unsigned opened = 0;
+    do {
+        while (opened < conn_count && opened - ops < IDLE_BATCH && error_count == 0) {
+            client_connect(&conns[opened++]);
+        }
+        turn();
+    } while (ops < conn_count && now_ns < until_ns && error_count == 0);
+    printf("{\"held\": %llu, ", ops);
+    print_errors();
+    char byte;
+    while (read(STDIN_FILENO, &byte, 1) > 0) {
+    }
+}
+
+static bool is_listening(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in to = ipv4(via_host, via_port);
+    return fd >= 0 && connect(fd, (const struct sockaddr *)&to, sizeof to) == 0;
+}
+
+/* ---- the command line ---- */
+
+static unsigned index_of(const char *const *names, unsigned count, const char *name)
+{
+    for (unsigned i = 0; i < count; i++) {
+        if (strcmp(names[i], name) == 0) {
+            return i;
+        }
+    }
+    fprintf(stderr, "load: bad value '%s'\n", name);
+    exit(2);
+}
+
+static in_addr_t host_of(const char *text)
+{
+    struct in_addr addr;
+    if (inet_pton(AF_INET, text, &addr) != 1) {
+        fprintf(stderr, "load: bad address '%s'\n", text);
+        exit(2);
+    }
+    return ntohl(addr.s_addr);
+}
+
+static unsigned number_of(const char *text)
+{
+    char *end;
+    unsigned long value = strtoul(text, &end, 10);
+    if (*text == '\0' || *end != '\0' || value > 1000000000) {
+        fprintf(stderr, "load: bad number '%s'\n", text);
+        exit(2);
+    }
+    return (unsigned)value;
+}
+
+static void set_key(const char *key, const char *value)
+{
+    static const char *const keys[] = {"kind",     "proto", "conns", "seconds",  "warm",  "from", "from_count", "to",
+                                       "to_count", "port",  "via",   "via_port", "tally", "cpu",  "backend"};
+    switch (index_of(keys, sizeof keys / sizeof *keys, key)) {
+    case 0:
+        kind = (enum kind)index_of(kind_names, KIND_COUNT, value);
+        break;
+    case 1:
+        proto = (enum proto)index_of(proto_names, PROTO_COUNT, value);
+        break;
+    case 2:
+        conn_count = number_of(value);
+        break;
+    case 3:
+        seconds = strtod(value, NULL);
+        break;
+    case 4:
+        warm_seconds = strtod(value, NULL);
+        break;
+    case 5:
+        from_host = host_of(value);
+        break;
+    case 6:
+        from_count = number_of(value);
+        break;
+    case 7:
+        to_host = host_of(value);
+        break;
+    case 8:
+        to_count = number_of(value);
+        break;
+    case 9:
+        to_port = (uint16_t)number_of(value);
+        break;
+    case 10:
+        via_host = host_of(value);
+        break;
+    case 11:
+        via_port = (uint16_t)number_of(value);
+        break;
+    case 12:
+        tally_path = value;
+        break;
+    case 13:
+        cpu_source = value;
+        break;
+    default:
+        backend_pid = (pid_t)number_of(value);
+        break;
+    }
 }
 
 int main(int argc, char **argv)
 {
-    static const char *const modes[] = {"up", "down", "rr", "hs"};
-    if (argc != 4 && argc != 6) {
-        fprintf(stderr, "usage: load up|down|rr|hs CONNECTIONS SECONDS [PROXY_PORT PROXY_PID]\n");
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    raise_fd_limit();
+    for (int i = 1; i < argc; i++) {
+        char *equals = strchr(argv[i], '=');
+        if (equals == NULL) {
+            fprintf(stderr, "usage: load KEY=VALUE...\n");
+            return 2;
+        }
+        *equals = '\0';
+        set_key(argv[i], equals + 1);
+    }
+    if (kind == PROBE) {
+        return is_listening() ? 0 : 1;
+    }
+    if (conn_count == 0 || from_count == 0 || to_count == 0 || to_port == 0 || seconds <= 0) {
+        fprintf(stderr, "load: conns, from_count, to_count, port and seconds must be positive\n");
         return 2;
     }
-    while (mode <= HS && strcmp(argv[1], modes[mode]) != 0) {
-        mode++;
+    chunk = need_memory(1, CHUNK_LEN);
+    latencies = need_memory(1, sizeof *latencies);
+    struct conn *conns = need_memory(conn_count, sizeof *conns);
+    epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll < 0) {
+        die("epoll_create1");
     }
-    unsigned conn_count = (unsigned)strtoul(argv[2], NULL, 10);
-    uint64_t duration_ns = (uint64_t)(strtod(argv[3], NULL) * 1e9);
-    if (mode > HS || conn_count == 0 || duration_ns == 0) {
-        fprintf(stderr, "load: bad arguments\n");
-        return 2;
+    if (kind == IDLE) {
+        hold_idle(conns);
+    } else {
+        measure(conns);
     }
-    clockid_t proxy_clock = 0;
-    if (argc == 6) {
-        proxy_port = (uint16_t)strtoul(argv[4], NULL, 10);
-        proxy_clock = cpu_clock((pid_t)strtol(argv[5], NULL, 10));
-    }
-    chunk = calloc(1, CHUNK_LEN);
-    struct conn *conns = calloc(conn_count, sizeof *conns);
-    counts = mmap(NULL, sizeof *counts, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (chunk == NULL || conns == NULL || counts == MAP_FAILED) {
-        die("memory");
-    }
-
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    struct sockaddr_in any = {.sin_family = AF_INET};
-    socklen_t any_len = sizeof any;
-    if (listener < 0 || bind(listener, (const struct sockaddr *)&any, sizeof any) < 0 || listen(listener, 4096) < 0 ||
-        getsockname(listener, (struct sockaddr *)&any, &any_len) < 0) {
-        die("listen");
-    }
-    backend_port = ntohs(any.sin_port);
-    pid_t backend = fork();
-    if (backend < 0) {
-        die("fork");
-    }
-    if (backend == 0) {
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        run_backend(listener);
-    }
-    (void)close(listener);
-
-    int epoll = epoll_create1(0);
-    for (unsigned i = 0; i < conn_count; i++) {
-        client_connect(epoll, &conns[i]);
-    }
-    run_clients(epoll, clock_ns(CLOCK_MONOTONIC) + WARM_UP_NS);
-
-    clockid_t backend_clock = cpu_clock(backend);
-    unsigned long long ops = counts->ops, bytes = counts->bytes;
-    uint64_t proxy_ns = argc == 6 ? clock_ns(proxy_clock) : 0;
-    uint64_t ends_ns = clock_ns(backend_clock) + clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    uint64_t start_ns = clock_ns(CLOCK_MONOTONIC);
-    run_clients(epoll, start_ns + duration_ns);
-    double seconds = (double)(clock_ns(CLOCK_MONOTONIC) - start_ns) / 1e9;
-    ends_ns = clock_ns(backend_clock) + clock_ns(CLOCK_PROCESS_CPUTIME_ID) - ends_ns;
-    proxy_ns = argc == 6 ? clock_ns(proxy_clock) - proxy_ns : 0;
-    printf("%llu %llu %.6f %.6f %.6f\n", counts->ops - ops, counts->bytes - bytes, seconds, (double)proxy_ns / 1e9,
-           (double)ends_ns / 1e9);
-    (void)kill(backend, SIGKILL);
+    free(conns);
+    free(latencies);
+    free(chunk);
     return 0;
 }

@@ -29,7 +29,7 @@ configure()
 # The build by clang that is warning-free and whose compile_commands.json clang-tidy reads.
 configure_clang()
 {
-    configure "$root/build/clang" clang --buildtype=debugoptimized -Dwerror=true -Db_lundef=false
+    configure "$root/build/clang" clang --buildtype=debugoptimized -Dwerror=true -Db_lundef=false -Dbench=true
 }
 
 # without_noise LOG: a log of meson and ninja without the lines that say that all is well.

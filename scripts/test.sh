@@ -109,7 +109,7 @@ stage_tidy()
 stage_gcc()
 {
     # shellcheck disable=SC2086
-    build build/gcc gcc --buildtype=debugoptimized $sanitize -Dwerror=true && meson_tests build/gcc
+    build build/gcc gcc --buildtype=debugoptimized $sanitize -Dwerror=true -Dbench=true && meson_tests build/gcc
 }
 
 stage_clang()

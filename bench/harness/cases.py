@@ -1,0 +1,174 @@
+"""What is measured, of what, and what the goals are: tables."""
+from dataclasses import dataclass
+
+# Protocol that the load generator speaks, by target; the server process that it speaks to.
+PLAIN, SOCKS5, SOCKS6, ONCE = "plain", "socks5", "socks6", "socks6-once"
+
+
+@dataclass(frozen=True)
+class Target:
+    name: str
+    title: str
+    proto: str
+    server: str = ""  # name of the process in servers.py; "" is none
+    group: str = "peer"  # ours, socks, plain, none
+    always: bool = True  # part of a run unless asked for by name
+
+
+TARGETS = {target.name: target for target in [
+    Target("direct", "direct (no proxy)", PLAIN, "", "none"),
+    Target("socks5", "socks6d, SOCKS 5", SOCKS5, "socks6d", "ours"),
+    Target("socks5-again", "socks6d, SOCKS 5 (again: A/A)", SOCKS5, "socks6d-again", "ours"),
+    Target("socks6", "socks6d, SOCKS 6", SOCKS6, "socks6d", "ours"),
+    Target("socks6-once", "socks6d, SOCKS 6 in one segment", ONCE, "socks6d", "ours"),
+    Target("socks5-log", "socks6d, SOCKS 5, access log", SOCKS5, "socks6d-log", "ours"),
+    Target("socks5-copy", "socks6d, relay: copy", SOCKS5, "socks6d-copy", "ours", False),
+    Target("socks5-splice", "socks6d, relay: splice", SOCKS5, "socks6d-splice", "ours", False),
+    Target("bare", "bare relay (bench/bare.c)", SOCKS5, "bare", "none"),
+    Target("dante", "dante", SOCKS5, "dante", "socks"),
+    Target("microsocks", "microsocks", SOCKS5, "microsocks", "socks"),
+    Target("haproxy", "HAProxy, splice (no SOCKS)", PLAIN, "haproxy", "plain"),
+    Target("haproxy-auto", "HAProxy, splice-auto (no SOCKS)", PLAIN, "haproxy-auto", "plain"),
+    Target("nginx", "nginx stream (no SOCKS)", PLAIN, "nginx", "plain"),
+]}
+CONTROL = ("socks5", "socks5-again")
+
+
+@dataclass(frozen=True)
+class Measure:
+    name: str
+    title: str
+    kind: str  # as load.c has it
+    conns: int
+    world: str = "local"
+    targets: tuple = ()
+    always: bool = True
+
+    @property
+    def is_bulk(self):
+        return self.kind in ("up", "down")
+
+    @property
+    def rate_unit(self):
+        return "GiB/s" if self.is_bulk else "1/s"
+
+    @property
+    def cpu_unit(self):
+        return "CPU s/GiB" if self.is_bulk else "CPU us"
+
+
+# HAProxy is measured as it does best: always splicing where bytes move in bulk; both ways for small messages, where
+# "auto" is faster; where connections are set up it makes no difference.
+# After the handshake there is one relay for all protocols: SOCKS 6 in one segment is measured where connections are set
+# up, and so is the log, which has one line for each of them.
+SETUP = ("direct", "socks5", "socks5-again", "socks6", "socks6-once", "bare", "dante", "microsocks", "haproxy", "nginx")
+REQUESTS = ("direct", "socks5", "socks5-again", "socks6", "bare", "dante", "microsocks", "haproxy", "haproxy-auto", "nginx")
+BULK = ("direct", "socks5", "socks5-again", "socks6", "dante", "microsocks", "haproxy", "nginx")
+LOG = ("socks5", "socks5-again", "socks5-log")
+
+
+def _measures():
+    for conns in (64, 256):
+        yield Measure(f"hs{conns}", f"New connections, {conns} at once", "hs", conns, targets=SETUP)
+    for conns in (64, 256):
+        yield Measure(f"rr{conns}", f"Requests and responses of 64 bytes, {conns} connections", "rr", conns, targets=REQUESTS)
+    for world, where in (("local", "loopback"), ("veth", "veth, MTU 1500")):
+        for conns, streams in ((1, "1 stream"), (16, "16 streams")):
+            for kind, way in (("up", "to the server"), ("down", "to the client")):
+                name = f"{kind}{conns}" if world == "local" else f"veth-{kind}{conns}"
+                yield Measure(name, f"Bulk {way}, {streams}, {where}", kind, conns, world, BULK)
+    for conns in (64, 256):
+        yield Measure(f"log{conns}", f"Access log off and on: new connections, {conns} at once", "hs", conns, targets=LOG)
+    for kind, title in (("hs", "New connections"), ("rr", "Requests and responses of 64 bytes")):
+        targets = SETUP if kind == "hs" else REQUESTS
+        yield Measure(f"veth-{kind}64", f"{title}, 64 at once, veth, MTU 1500", kind, 64, "veth", targets, False)
+
+
+MEASURES = {measure.name: measure for measure in _measures()}
+IDLE = "idle"
+IDLE_TITLE = "Memory and descriptors of an idle connection"
+IDLE_TARGETS = ("direct", "socks5", "socks6", "dante", "microsocks", "haproxy", "nginx")
+GROUPS = {
+    "hs": ["hs64", "hs256"],
+    "rr": ["rr64", "rr256"],
+    "bulk": [m.name for m in MEASURES.values() if m.is_bulk],
+    "loopback-bulk": [m.name for m in MEASURES.values() if m.is_bulk and m.world == "local"],
+    "veth": [m.name for m in MEASURES.values() if m.is_bulk and m.world == "veth"],
+    "log": ["log64", "log256"],
+    IDLE: [IDLE],
+    "all": [m.name for m in MEASURES.values() if m.always] + [IDLE],
+}
+
+
+def select(names):
+    """The measures that names (of measures and groups) stand for, in the order of the tables; None if one is unknown."""
+    wanted = set()
+    for name in names or ["all"]:
+        if name in GROUPS:
+            wanted.update(GROUPS[name])
+        elif name in MEASURES:
+            wanted.add(name)
+        else:
+            return None
+    return [name for name in [*MEASURES, IDLE] if name in wanted]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`ours` against `peers` (the best of them) in one series of the samples: "rate" or "cpu"."""
+    text: str
+    measure: str
+    ours: str
+    peers: tuple
+    series: str
+    sense: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """CPU microseconds of socks6d beyond those of the bare relay."""
+    text: str
+    measure: str
+    at_most_us: float
+
+
+@dataclass(frozen=True)
+class Footprint:
+    text: str
+    field: str
+    at_most: float
+
+
+def _goals():
+    connections = "new connections at 256"
+    yield Goal(f"{connections}: SOCKS 5 / microsocks", "hs256", "socks5", ("microsocks",), "rate", ">=", 1.4)
+    yield Goal(f"{connections}: CPU each, SOCKS 5 / microsocks", "hs256", "socks5", ("microsocks",), "cpu", "<=", 0.65)
+    for peer in ("nginx", "haproxy"):
+        yield Goal(f"{connections}: SOCKS 6 in one segment / {TARGETS[peer].title}", "hs256", "socks6-once", (peer,), "rate",
+                   ">=", 0.8)
+    for conns in (64, 256):
+        for peer in ("haproxy", "haproxy-auto"):
+            yield Goal(f"request-response at {conns}: / {TARGETS[peer].title}", f"rr{conns}", "socks5", (peer,), "rate", ">=", 1.2)
+        yield Goal(f"request-response at {conns}: level with nginx", f"rr{conns}", "socks5", ("nginx",), "rate", ">=", 1.0)
+    for measure in (m for m in MEASURES.values() if m.is_bulk):
+        yield Goal(f"{measure.title}: / best SOCKS peer", measure.name, "socks5", ("dante", "microsocks"), "rate", ">=", 1.3)
+        if measure.world == "local":
+            yield Goal(f"{measure.title}: / HAProxy", measure.name, "socks5", ("haproxy",), "rate", ">=", 1.15)
+        else:
+            yield Goal(f"{measure.title}: level with HAProxy", measure.name, "socks5", ("haproxy",), "rate", ">=", 1.0)
+            yield Goal(f"{measure.title}: CPU per GiB level with HAProxy", measure.name, "socks5", ("haproxy",), "cpu", "<=",
+                       1.0)
+
+
+GOALS = list(_goals())
+FOOTPRINTS = [
+    Footprint("idle connection: bytes of user memory", "user_bytes", 256),
+    Footprint("idle connection: descriptors", "descriptors", 2),
+]
+OVERHEADS = [
+    Overhead("CPU us per connection beyond the bare relay, 64 at once", "hs64", 3.0),
+    Overhead("CPU us per connection beyond the bare relay, 256 at once", "hs256", 3.0),
+    Overhead("CPU us per message beyond the bare relay, 64 connections", "rr64", 0.3),
+    Overhead("CPU us per message beyond the bare relay, 256 connections", "rr256", 0.3),
+]

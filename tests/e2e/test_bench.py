@@ -1,0 +1,116 @@
+"""./dev bench in small: the tools run, the report is there, errors are refused, nothing is left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lib.daemon import build_dir
+from lib.net import wait_until
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]
+
+
+def bench(out, *arguments):
+    """The environment as it is: sanitizers' settings do no harm to peers."""
+    return [sys.executable, "-B", os.path.join(ROOT, "bench", "run.py"), "--out", str(out), *arguments]
+
+
+# Peers that are not installed are skipped, and that is said.
+OURS = {"direct", "socks5", "socks5-again", "socks6-once", "socks5-log", "bare"}
+TARGETS = ",".join([*OURS, "haproxy"])
+# In so short a sample a stream may have to wait for its turn: not an error of anything.
+STALLED = "connections did not move"
+
+
+def marks_left():
+    """What a run of any kind would leave: control groups, directories."""
+    found = []
+    for folder in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/tmp"):
+        if os.path.isdir(folder):
+            found += [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith("socks6-bench-")]
+    return set(found)
+
+
+@pytest.fixture
+def leaves_nothing():
+    if not os.path.exists(os.path.join(build_dir(), "bench", "load")):
+        pytest.fail("the build has no bench/load (meson option bench)")
+    before = marks_left()
+    yield
+    assert marks_left() <= before
+
+
+def test_a_quick_run_measures_everything_in_small(tmp_path, leaves_nothing):
+    done = subprocess.run(bench(tmp_path, "--quick", "--rounds", "1", "--seconds", "0.05", "--idle-conns", "50", "--only", TARGETS),
+                          capture_output=True, text=True, check=False)
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    measures = results["measures"]
+    local = {"hs64", "hs256", "rr64", "rr256", "up1", "down1", "up16", "down16", "log64", "log256"}
+    assert local <= set(measures), done.stderr
+    for name, measure in measures.items():
+        assert (tmp_path / f"{name}.svg").read_text(encoding="utf-8").startswith("<svg")
+        for target in set(measure["targets"]) & OURS:
+            found = measure["targets"][target]
+            assert not [p for p in found["problems"] if STALLED not in p], (name, target, done.stderr)
+            if not found["problems"]:
+                assert found["rate"]["median"] > 0 and (target == "direct" or found["cpu"]["median"] > 0)
+    assert results["idle"]["socks5"]["held"]["median"] == 50
+    assert round(results["idle"]["socks5"]["descriptors"]["median"], 1) == 2.0
+    ratios = [ratio for measure in measures.values() for ratio in measure["ratios"]]
+    assert ratios and all(ratio["refused"] or ratio["indicative"] for ratio in ratios)
+    assert "### Goals" in (tmp_path / "results.md").read_text(encoding="utf-8")
+
+
+def test_one_round_alone_prints_no_ratio_unless_quick(tmp_path, leaves_nothing):
+    done = subprocess.run(bench(tmp_path, "hs64", "--rounds", "1", "--seconds", "0.05", "--only", "direct,socks5,socks5-again"),
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "n/s (too few rounds: 1)" in done.stdout
+
+
+def test_an_interrupted_run_reports_resumes_and_leaves_nothing(tmp_path, leaves_nothing):
+    arguments = ["hs64", "--rounds", "6", "--seconds", "0.3", "--only", "direct,socks5,socks5-again"]
+    samples = tmp_path / "samples.jsonl"
+    with subprocess.Popen(bench(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:
+        wait_until(lambda: samples.exists() and len(samples.read_text(encoding="utf-8").splitlines()) > 2, "three samples")
+        first.send_signal(signal.SIGINT)
+        out, said = first.communicate()
+    assert first.returncode == 130 and "interrupted before its end" in out, said
+    taken = samples.read_text(encoding="utf-8").splitlines()
+    assert 3 <= len(taken) < 1 + 6 * 3
+    done = subprocess.run(bench(tmp_path, *arguments, "--resume"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    resumed = samples.read_text(encoding="utf-8").splitlines()
+    assert resumed[:len(taken)] == taken and len(resumed) == 1 + 6 * 3
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["--only", "nobody"], ["--profile", "socks5", "nothing"], ["--rounds", "0"]])
+def test_what_there_is_not_is_refused(tmp_path, arguments, leaves_nothing):
+    done = subprocess.run(bench(tmp_path, *arguments), capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "usage:" in done.stderr
+
+
+def load(*arguments):
+    return subprocess.run([os.path.join(build_dir(), "bench", "load"), *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_load_generator_counts_errors(leaves_nothing):
+    """Nothing listens on port 1; so every connection fails, and that is what it says."""
+    done = load("kind=hs", "proto=plain", "conns=2", "seconds=0.1", "from=127.0.2.1", "to=127.0.1.1", "port=1")
+    raw = json.loads(done.stdout)
+    assert raw["ops"] == 0 and raw["errors"] >= 2 and "refused" in raw["first_error"]
+
+
+def test_the_load_generator_counts_refusals_of_the_proxy(daemon, leaves_nothing):
+    proxy = daemon(rules=[{"deny": {"to": "127.0.1.1"}}])
+    host, port = proxy.addr
+    for proto, code in (("socks5", 2), ("socks6", 2), ("socks6-once", 2)):
+        done = load("kind=rr", f"proto={proto}", "conns=3", "seconds=0.1", "from=127.0.2.1", "to=127.0.1.1", "port=1",
+                    f"via={host}", f"via_port={port}")
+        raw = json.loads(done.stdout)
+        assert (raw["ops"], raw["errors"], raw["first_error"]) == (0, 3, f"the proxy refused with code {code}"), done

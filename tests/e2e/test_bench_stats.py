@@ -1,0 +1,287 @@
+"""The statistics of ./dev bench, and when it refuses to print a ratio: pure functions of bench/harness."""
+
+import json
+import os
+import re
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "bench"))
+
+from harness import cases, chart, publish, report, sampling, stats  # noqa: E402
+from harness.campaign import Journal  # noqa: E402
+from harness.world import BenchError  # noqa: E402
+
+
+def series(*values):
+    return dict(enumerate(values))
+
+
+QUIET = series(100, 102, 99, 101, 100), series(100, 100, 100, 100, 100)  # A/A 0.99..1.02
+
+
+def test_spread_is_median_and_extremes():
+    assert stats.spread([3, 1, 10, 2]) == stats.Spread(2.5, 1, 10, 4)
+    with pytest.raises(ValueError):
+        stats.spread([])
+
+
+def test_ratios_are_taken_within_rounds():
+    # The machine is twice as fast in the second round: the ratio does not see it, that of the medians would.
+    assert stats.paired({0: 10, 1: 20, 2: 30}, {0: 5, 1: 10, 3: 1}) == [2, 2]
+    assert stats.paired({0: 10}, {0: 0}) == []
+
+
+def test_control_interval_always_holds_the_truth():
+    assert stats.control_interval([1.1]) == (1.0, 1.1)
+    assert stats.control_interval([0.9, 0.95]) == (0.9, 1.0)
+    assert stats.control_interval([2.0, -1.0], 0.0) == (-1.0, 2.0)
+    with pytest.raises(ValueError):
+        stats.control_interval([])
+
+
+def test_control_interval_leaves_out_extremes_from_seven_rounds_on():
+    values = [0.5, 0.97, 0.99, 1.0, 1.02, 1.03]
+    assert stats.control_interval(values) == (0.5, 1.03)
+    assert stats.control_interval([*values, 3.0]) == (0.97, 1.03)
+
+
+def test_a_clear_ratio_is_printed():
+    found = stats.compare(series(130, 140, 150, 140, 140), series(100, 100, 100, 100, 100), QUIET)
+    assert found.refused == "" and found.text() == "1.40 [1.30..1.50]"
+    assert found.control == (0.99, 1.02)
+
+
+def test_errors_refuse_a_ratio():
+    found = stats.compare(series(*[140] * 5), series(*[100] * 5), QUIET, problems=["dante: 3 x connect: refused"])
+    assert found.text() == "n/s (errors: dante: 3 x connect: refused)" and found.value is None
+
+
+def test_errors_refuse_even_an_indicative_ratio():
+    assert stats.compare(series(2), series(1), (series(1), series(1)), problems=["x"], is_quick=True).refused
+
+
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_too_few_rounds_refuse_a_ratio_unless_quick(rounds):
+    values, ones = series(*[140] * rounds), series(*[100] * rounds)
+    assert stats.compare(values, ones, (ones, ones)).refused == f"too few rounds: {rounds}"
+    quick = stats.compare(values, ones, (ones, ones), is_quick=True)
+    assert quick.is_indicative and quick.text().startswith("~1.40 ")
+
+
+def test_a_control_with_too_few_rounds_refuses_as_well():
+    control = series(100, 100), series(100, 100)
+    assert stats.compare(series(*[140] * 5), series(*[100] * 5), control).refused == "too few rounds: 2"
+
+
+def test_rounds_that_do_not_overlap_refuse_a_ratio():
+    assert stats.compare({0: 1, 1: 1}, {2: 1}, QUIET).refused == "not measured together"
+
+
+def test_no_control_refuses_a_ratio():
+    assert stats.compare(series(*[140] * 5), series(*[100] * 5), ({}, {})).refused == "no A/A control"
+
+
+def test_a_control_wider_than_the_difference_refuses_a_ratio():
+    noisy = series(90, 100, 110, 100, 100), series(*[100] * 5)
+    wide = stats.compare(series(*[115] * 5), series(*[100] * 5), noisy)
+    assert wide.text() == "n/s (not separable: A/A 0.90..1.10)"
+    assert stats.compare(series(*[85] * 5), series(*[100] * 5), noisy).refused.startswith("not separable")
+    assert stats.compare(series(*[125] * 5), series(*[100] * 5), noisy).refused == ""
+    assert stats.compare(series(*[75] * 5), series(*[100] * 5), noisy).refused == ""
+
+
+def ratio(median, low=0.99, high=1.01, refused=""):
+    return stats.Comparison(stats.Spread(median, median, median, 5), refused, (low, high))
+
+
+@pytest.mark.parametrize("comparison, sense, goal, verdict", [
+    (ratio(1.5), ">=", 1.4, stats.MET),
+    (ratio(1.3), ">=", 1.4, stats.MISSED),
+    (ratio(1.41), ">=", 1.4, stats.UNCLEAR),
+    (ratio(1.39), ">=", 1.4, stats.UNCLEAR),
+    (ratio(0.5), "<=", 0.65, stats.MET),
+    (ratio(0.8), "<=", 0.65, stats.MISSED),
+    (ratio(1.005), ">=", 1.0, stats.MET),
+    (ratio(0.995, refused="not separable: A/A 0.99..1.01"), ">=", 1.0, stats.MET),
+    (ratio(0.9), ">=", 1.0, stats.MISSED),
+    (ratio(1.1), "<=", 1.0, stats.MISSED),
+    # Refused as a ratio (too close to 1) and yet far from the goal.
+    (ratio(1.005, refused="not separable: A/A 0.99..1.01"), ">=", 1.4, stats.MISSED),
+    # A control too wide to say that two are level.
+    (ratio(0.95, 0.9, 1.1, "not separable: A/A 0.90..1.10"), ">=", 1.0, stats.UNCLEAR),
+    (ratio(1.5, refused="too few rounds: 3"), ">=", 1.4, stats.UNKNOWN),
+    (stats.Comparison(refused="errors: x"), ">=", 1.4, stats.UNKNOWN),
+    (stats.Comparison(stats.Spread(2, 2, 2, 5), "no A/A control"), ">=", 1.4, stats.UNKNOWN),
+])
+def test_goals(comparison, sense, goal, verdict):
+    assert stats.judge(comparison, sense, goal) == verdict
+
+
+def test_differences_are_paired_and_judged_by_their_own_control():
+    control = series(70, 71, 70, 69, 70), series(70, 70, 70, 70, 70)
+    found = stats.compare_difference(series(72, 82, 72, 72, 72), series(70, 80, 70, 70, 70), control)
+    assert found.value.median == 2 and found.control == (-1, 1)
+    assert stats.judge_difference(found, 5) == stats.MET
+    assert stats.judge_difference(found, 3) == stats.UNCLEAR
+    assert stats.judge_difference(found, -1) == stats.MISSED
+    few = stats.compare_difference(series(1), series(1), (series(1), series(1)))
+    assert few.refused == "too few rounds: 1" and stats.judge_difference(few, 5) == stats.UNKNOWN
+
+
+# --- from samples to a report ---
+
+RAW = {"ops": 1000, "bytes": 2 << 30, "seconds": 0.5, "proxy_cpu_s": 0.07, "client_cpu_s": 0.03, "backend_cpu_s": 0.03,
+       "p50_us": 10.0, "p99_us": 20.0, "stalled": 0, "errors": 0, "first_error": ""}
+
+
+def test_units_of_a_sample():
+    one = sampling.refine(RAW, "hs", 64)
+    assert (one["rate"], one["cpu"], one["ends_cpu"], one["problem"]) == (2000, pytest.approx(70), pytest.approx(60), "")
+    bulk = sampling.refine(RAW, "up", 1)
+    assert (bulk["rate"], bulk["cpu"]) == (4, pytest.approx(0.035))
+
+
+@pytest.mark.parametrize("change, problem", [
+    ({"errors": 2, "first_error": "recv: reset"}, "2 x recv: reset"),
+    ({"ops": 0}, "nothing came through"),
+    ({"stalled": 7}, "7 of 64 connections did not move"),
+    ({"stalled": 6}, ""),
+])
+def test_what_makes_a_sample_unusable(change, problem):
+    assert sampling.refine(RAW | change, "hs", 64)["problem"] == problem
+
+
+class Options:
+    rounds, seconds, warm, idle_conns, quick = 5, 1.0, 0.3, 9000, False
+
+
+def campaign(rates, problems=None, rounds=5):
+    """Samples of hs256 with the same rate of each target in every round, a little apart."""
+    return [{"measure": "hs256", "target": target, "round": r, "rate": rate + r, "cpu": 1e6 / rate, "ends_cpu": 1.0,
+             "p50_us": 5.0, "p99_us": 9.0, "stalled": 0, "problem": (problems or {}).get((target, r), "")}
+            for target, rate in rates.items() for r in range(rounds)]
+
+
+RATES = {"direct": 26000, "socks5": 11000, "socks5-again": 11010, "socks6-once": 13000, "microsocks": 7000, "nginx": 14000}
+
+
+def goal(results, text):
+    return next(g for g in results["goals"] if text in g["text"])
+
+
+def test_report_has_ratios_goals_and_what_is_missing():
+    results = report.evaluate(campaign(RATES), Options, ["skipped: dante is not installed"])
+    assert goal(results, "SOCKS 5 / microsocks")["verdict"] == stats.MET
+    assert goal(results, "nginx stream")["verdict"] == stats.MET
+    assert goal(results, "in one segment / HAProxy")["verdict"] == stats.UNKNOWN
+    text = report.markdown(results)
+    assert "1.57 [1.57..1.57]" in text and "dante is not installed" in text and "A/A control: rate 1.00..1.00" in text
+    assert "n/s" not in text.split("### Goals")[1]
+
+
+def test_one_bad_sample_keeps_a_ratio_out_of_table_and_json():
+    results = report.evaluate(campaign(RATES, {("microsocks", 3): "1 x recv: reset"}), Options, [])
+    assert goal(results, "SOCKS 5 / microsocks")["verdict"] == stats.UNKNOWN
+    ratios = [r for r in results["measures"]["hs256"]["ratios"] if r["other"] == "microsocks"]
+    assert ratios and all("median" not in r and "errors" in r["text"] for r in ratios)
+    assert "(**1 samples with errors**)" in report.markdown(results)
+    clean = [r for r in results["measures"]["hs256"]["ratios"] if r["other"] == "nginx"]
+    assert all("median" in r for r in clean)
+
+
+def test_an_error_in_the_control_refuses_every_ratio():
+    results = report.evaluate(campaign(RATES, {("socks5-again", 0): "1 x connect: refused"}), Options, [])
+    assert all(r["refused"] for r in results["measures"]["hs256"]["ratios"])
+
+
+def test_missed_goals_are_the_ones_to_profile():
+    results = report.evaluate(campaign(RATES | {"microsocks": 10000, "nginx": 20000}), Options, [])
+    assert report.to_profile(results) == [("socks5", "hs256"), ("socks6-once", "hs256")]
+
+
+def test_results_are_json():
+    results = report.evaluate(campaign(RATES), Options, [])
+    assert json.loads(json.dumps(results))["measures"]["hs256"]["targets"]["socks5"]["rate"]["rounds"] == 5
+
+
+def test_idle_memory_has_the_ends_taken_off():
+    samples = [{"measure": "idle", "target": t, "round": r, "user_bytes": user, "descriptors": 2.0003, "base_bytes": 1e6,
+                "kernel_bytes": kernel, "held": 9000, "problem": ""}
+               for t, user, kernel in (("direct", 0, 7000), ("socks5", 250, 15000)) for r in range(3)]
+    results = report.evaluate(samples, Options, [])
+    assert results["idle"]["socks5"]["kernel_bytes"]["median"] == 8000
+    assert goal(results, "user memory")["verdict"] == goal(results, "descriptors")["verdict"] == stats.MET
+    samples[-1]["problem"] = "100 of 9000 connections: recv: reset"
+    assert goal(report.evaluate(samples, Options, []), "user memory")["verdict"] == stats.UNKNOWN
+
+
+# --- charts ---
+
+def test_charts_are_well_formed_and_labelled():
+    results = report.evaluate(campaign(RATES), Options, [])
+    (name, svg), = report.charts(results)
+    texts = [node.text for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert name == "hs256" and "New connections, 256 at once" in texts
+    assert "microsocks" in texts and "7,002" in texts and "per second (more is better)" in texts
+    assert len(re.findall(r'stroke-width="1.4"', svg)) == 3 * (len(RATES) * 2 - 1)  # whiskers; direct has no proxy's CPU
+
+
+def test_ticks_are_few_and_round():
+    assert chart.ticks(27177) == [0, 10000, 20000]
+    assert chart.ticks(4.2) == [0, 1, 2, 3, 4]
+    assert all(2 <= len(chart.ticks(top)) <= 6 for top in (0.013, 0.99, 1, 7, 48, 301, 99999))
+
+
+def test_an_axis_is_cut_for_one_giant_alone():
+    assert chart.clip_of([1, 2, 20]) == 3
+    assert chart.clip_of([1, 2, 7]) is None and chart.clip_of([1, 100]) is None
+
+
+# --- names, journal, document ---
+
+def test_names_select_measures_in_the_order_of_the_tables():
+    assert cases.select(["rr256", "hs"]) == ["hs64", "hs256", "rr256"]
+    assert cases.select([]) == cases.select(["all"]) and "idle" in cases.select([])
+    assert cases.select(["bulk"]) == [*cases.select(["loopback-bulk"]), *cases.select(["veth"])]
+    assert cases.select(["hs", "nonsense"]) is None
+
+
+def test_goals_are_about_what_is_measured():
+    for one in cases.GOALS:
+        measured = cases.MEASURES[one.measure].targets
+        assert one.ours in measured and set(one.peers) <= set(measured), one.text
+    for one in cases.OVERHEADS:
+        assert {"socks5", "bare"} <= set(cases.MEASURES[one.measure].targets)
+    for measure in cases.MEASURES.values():
+        assert set(cases.CONTROL) <= set(measure.targets), measure.name
+
+
+def test_a_journal_resumes_only_what_it_began(tmp_path):
+    path = str(tmp_path / "samples.jsonl")
+    first = Journal(path, {"rounds": 5}, False)
+    first.add({"measure": "hs64", "target": "socks5", "round": 0, "rate": 1.0})
+    again = Journal(path, {"rounds": 5}, True)
+    assert again.has("hs64", "socks5", 0) and not again.has("hs64", "socks5", 1)
+    with pytest.raises(BenchError):
+        Journal(path, {"rounds": 7}, True)
+    assert not Journal(path, {"rounds": 5}, False).samples
+
+
+def test_publishing_rewrites_what_stands_between_the_marks(tmp_path):
+    (tmp_path / "doc" / "performance").mkdir(parents=True)
+    (tmp_path / "doc" / "performance" / "gone.svg").write_text("old")
+    with open(os.path.join(ROOT, "doc", "performance.md"), encoding="utf-8") as file:
+        (tmp_path / "doc" / "performance.md").write_text(file.read(), encoding="utf-8")
+    results = report.evaluate(campaign(RATES | {"microsocks": 10000}), Options, [])
+    for _ in range(2):  # the second time over the first
+        publish.publish(str(tmp_path), results, {("socks5", "hs256"): "12 %  tcp_ack in /home/somebody/socks6d"}, ["hs256"])
+    text = (tmp_path / "doc" / "performance.md").read_text(encoding="utf-8")
+    assert text.count("Command: `./dev bench hs256`") == 1 and text.count("tcp_ack") == 1
+    assert "/home/" not in text and "(performance/hs256.svg)" in text and text.endswith("<!-- end of profiles -->\n")
+    assert os.listdir(tmp_path / "doc" / "performance") == ["hs256.svg"]
+    with pytest.raises(ValueError):
+        publish.between("no marks", "results", "x")
