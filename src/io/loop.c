@@ -24,6 +24,9 @@
 
 #define BATCH 256
 
+/* Ends the lists of tasks, so that `next` of a queued task is never NULL. */
+static struct loop_task end_of_tasks;
+
 struct loop {
     int epoll_fd;
     struct loop_io wake; /* the eventfd */
@@ -93,7 +96,9 @@ int loop_new(struct loop **out)
     int rc = 0;
     loop->wake.fd = -1;
     loop->wake.ready = on_wake;
+    loop->tasks = &end_of_tasks;
     loop->tasks_end = &loop->tasks;
+    loop->tasks_running = &end_of_tasks;
     loop->now_ms = clock_ms();
     wheel_init(&loop->wheel, loop->now_ms);
 
@@ -137,7 +142,7 @@ void loop_free(struct loop *loop)
 /* How long epoll_wait() may sleep: -1 = until an event. */
 static int sleep_ms(const struct loop *loop)
 {
-    if (loop->tasks != NULL) {
+    if (loop->tasks != &end_of_tasks) {
         return 0;
     }
     uint64_t next = wheel_next_ms(&loop->wheel);
@@ -165,13 +170,12 @@ static void run_batch(struct loop *loop)
 static void run_tasks(struct loop *loop)
 {
     loop->tasks_running = loop->tasks;
-    loop->tasks = NULL;
+    loop->tasks = &end_of_tasks;
     loop->tasks_end = &loop->tasks;
-    while (loop->tasks_running != NULL) {
+    while (loop->tasks_running != &end_of_tasks) {
         struct loop_task *task = loop->tasks_running;
         loop->tasks_running = task->next;
         task->next = NULL;
-        task->queued = false;
         task->run(task);
     }
 }
@@ -268,11 +272,10 @@ bool loop_timer_is_armed(const struct loop_timer *timer)
 
 void loop_defer(struct loop *loop, struct loop_task *task)
 {
-    if (task->queued) {
+    if (task->next != NULL) {
         return;
     }
-    task->queued = true;
-    task->next = NULL;
+    task->next = &end_of_tasks;
     *loop->tasks_end = task;
     loop->tasks_end = &task->next;
 }
@@ -280,7 +283,7 @@ void loop_defer(struct loop *loop, struct loop_task *task)
 /* Whether `task` was in the list at `*link`; `*end` is kept right if there is one. */
 static bool unlink_task(struct loop_task **link, struct loop_task ***end, const struct loop_task *task)
 {
-    for (; *link != NULL; link = &(*link)->next) {
+    for (; *link != &end_of_tasks; link = &(*link)->next) {
         if (*link != task) {
             continue;
         }
@@ -295,13 +298,12 @@ static bool unlink_task(struct loop_task **link, struct loop_task ***end, const 
 
 void loop_defer_cancel(struct loop *loop, struct loop_task *task)
 {
-    if (!task->queued) {
+    if (task->next == NULL) {
         return;
     }
     if (!unlink_task(&loop->tasks_running, NULL, task)) {
         (void)unlink_task(&loop->tasks, &loop->tasks_end, task);
     }
-    task->queued = false;
     task->next = NULL;
 }
 

@@ -45,8 +45,7 @@ struct loop_timer {
  * sleep).
  */
 struct loop_task {
-    struct loop_task *next;
-    bool queued;
+    struct loop_task *next; /* NULL = not queued */
     void (*run)(struct loop_task *task);
 };
 

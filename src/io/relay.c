@@ -17,8 +17,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include "io/relay_internal.h"
 #include "io/sock.h"
@@ -26,14 +27,20 @@
 /* Well under SOCK_USER_TIMEOUT_MS, so that a closed window is seen in time. */
 #define CHECK_MS 60000u
 _Static_assert(CHECK_MS * 2 <= SOCK_USER_TIMEOUT_MS, "a closed window is seen before the kernel gives up");
-_Static_assert(sizeof(struct relay) <= 256, "memory budget of an idle connection");
+_Static_assert(sizeof(struct relay) <= 160, "memory budget of an idle connection: the record comes on top");
+
+/* When a relay has lived long enough for what short connections need not pay. */
+#define SETTLE_MS 1000u
 
 /* Budgets spent at most on what a failed socket left behind: more than a receive queue holds. */
 #define LAST_MOVES 16
 
-#define EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
+static struct loop *loop_of(const struct relay *relay)
+{
+    return relay->shared->loop;
+}
 
-int relay_shared_new(struct loop *loop, struct relay_shared **out)
+int relay_shared_new(struct loop *loop, size_t record_len, const struct relay_hooks *hooks, struct relay_shared **out)
 {
     struct relay_shared *shared = calloc(1, sizeof *shared);
     if (shared == NULL) {
@@ -45,7 +52,9 @@ int relay_shared_new(struct loop *loop, struct relay_shared **out)
         return -ENOMEM;
     }
     shared->loop = loop;
-    slab_init(&shared->slab, sizeof(struct relay));
+    shared->hooks = *hooks;
+    relay_pipes_init(&shared->pipes, loop);
+    slab_init(&shared->slab, sizeof(struct relay) + record_len);
     *out = shared;
     return 0;
 }
@@ -56,42 +65,94 @@ void relay_shared_free(struct relay_shared *shared)
         return;
     }
     slab_done(&shared->slab);
+    relay_pipes_done(&shared->pipes);
     free(shared->buffer);
     free(shared);
 }
 
-/* Closes, frees, reports. Whoever calls it must not touch the relay afterwards. */
+size_t relay_size(const struct relay_shared *shared)
+{
+    return shared->slab.object_len;
+}
+
+struct relay *relay_new(struct relay_shared *shared)
+{
+    struct relay *relay = slab_alloc(&shared->slab);
+    if (relay != NULL) {
+        relay->shared = shared;
+        relay->legs[RELAY_A].io.fd = -1;
+        relay->legs[RELAY_B].io.fd = -1;
+    }
+    return relay;
+}
+
+void relay_free(struct relay *relay)
+{
+    if (relay != NULL) {
+        assert(!relay->is_started && relay->legs[RELAY_A].io.fd < 0);
+        slab_free(&relay->shared->slab, relay);
+    }
+}
+
+void *relay_record(struct relay *relay)
+{
+    return relay->record;
+}
+
+void *relay_context(const struct relay *relay)
+{
+    return relay->shared->hooks.context;
+}
+
+struct loop_io *relay_socket_a(struct relay *relay)
+{
+    return &relay->legs[RELAY_A].io;
+}
+
+struct relay *relay_of_socket_a(struct loop_io *io)
+{
+    return LOOP_OWNER(io, struct relay, legs[RELAY_A].io);
+}
+
+struct relay *relay_next(struct relay_shared *shared, struct relay *relay, bool is_started)
+{
+    do {
+        relay = slab_next(&shared->slab, relay);
+    } while (relay != NULL && relay->is_started != is_started);
+    return relay;
+}
+
+/* Closes, reports, frees. Whoever calls it must not touch the relay afterwards. */
 static void finish(struct relay *relay, enum relay_end end, enum relay_side side, int error)
 {
-    struct loop *loop = relay->shared->loop;
+    struct relay_shared *shared = relay->shared;
     struct relay_result result = {.end = end, .side = side, .error = error};
-    relay_done *done = relay->done;
-    void *user = relay->user;
 
-    loop_timer_cancel(loop, &relay->timer);
-    loop_defer_cancel(loop, &relay->task);
+    loop_timer_cancel(shared->loop, &relay->timer);
+    loop_defer_cancel(shared->loop, &relay->task);
     for (int i = 0; i < 2; i++) {
-        result.bytes[i] = relay->flows[i].bytes;
-        free(relay->flows[i].residue);
+        result.bytes[i] = relay->legs[i].bytes;
+        relay_drop_held(relay, (enum relay_side)i);
         /* Whatever cuts a stream short must not look like its regular end. */
         if (end != RELAY_DONE) {
-            sock_reset_on_close(relay->sockets[i].io.fd);
+            sock_reset_on_close(relay->legs[i].io.fd);
         }
-        loop_close(loop, &relay->sockets[i].io);
+        loop_close(shared->loop, &relay->legs[i].io);
     }
-    slab_free(&relay->shared->slab, relay);
-    done(user, &result);
+    shared->hooks.done(relay, &result);
+    slab_free(&shared->slab, relay);
 }
 
 static bool is_half_closed(const struct relay *relay)
 {
-    return relay->flows[RELAY_A].ended || relay->flows[RELAY_B].ended;
+    return relay->legs[RELAY_A].ended || relay->legs[RELAY_B].ended;
 }
 
 static bool has_outstanding(const struct relay *relay)
 {
     for (int i = 0; i < 2; i++) {
-        if (relay->sockets[i].unacked > 0 || relay->sockets[i].timeout_lifted || relay->flows[i].residue != NULL) {
+        const struct relay_leg *leg = &relay->legs[i];
+        if (leg->unacked > 0 || leg->timeout_lifted || leg->held.block != NULL) {
             return true;
         }
     }
@@ -107,18 +168,35 @@ static uint64_t until_limit_ms(uint64_t limit_ms, uint64_t quiet_ms)
     return quiet_ms < limit_ms ? limit_ms - quiet_ms : limit_ms;
 }
 
+static uint32_t now_ticks(const struct loop *loop)
+{
+    return (uint32_t)(loop_now_ms(loop) / LOOP_TICK_MS);
+}
+
+/* Never more than it was. */
+static uint64_t quiet_ms_of(const struct relay *relay)
+{
+    int32_t ticks = (int32_t)(now_ticks(loop_of(relay)) - relay->active_ticks);
+    return ticks < 0 ? 0 : (uint64_t)(uint32_t)ticks * LOOP_TICK_MS;
+}
+
+static void note_activity(struct relay *relay)
+{
+    relay->active_ticks = now_ticks(loop_of(relay)) + 1;
+}
+
 static void arm(struct relay *relay)
 {
-    struct loop *loop = relay->shared->loop;
-    uint64_t quiet_ms = loop_now_ms(loop) - relay->active_ms;
-    relay->resting = quiet_ms >= CHECK_MS && !has_outstanding(relay);
+    struct loop *loop = loop_of(relay);
+    uint64_t quiet_ms = quiet_ms_of(relay);
+    relay->is_resting = quiet_ms >= CHECK_MS && !has_outstanding(relay);
 
-    uint64_t delay_ms = relay->resting ? UINT64_MAX : CHECK_MS;
-    uint64_t idle_ms = until_limit_ms(relay->config.idle_ms, quiet_ms);
+    uint64_t delay_ms = relay->is_resting ? UINT64_MAX : relay->is_settled ? CHECK_MS : SETTLE_MS;
+    uint64_t idle_ms = until_limit_ms(relay->limits->idle_ms, quiet_ms);
     if (idle_ms < delay_ms) {
         delay_ms = idle_ms;
     }
-    uint64_t half_ms = is_half_closed(relay) ? until_limit_ms(relay->config.half_closed_ms, quiet_ms) : UINT64_MAX;
+    uint64_t half_ms = is_half_closed(relay) ? until_limit_ms(relay->limits->half_closed_ms, quiet_ms) : UINT64_MAX;
     if (half_ms < delay_ms) {
         delay_ms = half_ms;
     }
@@ -132,24 +210,45 @@ static void arm(struct relay *relay)
 
 void relay_touch(struct relay *relay)
 {
-    relay->active_ms = loop_now_ms(relay->shared->loop);
-    if (relay->resting) {
+    note_activity(relay);
+    if (relay->is_resting) {
         arm(relay);
     }
 }
 
 /* Progress that only the kernel sees, and the closed window. */
-static void look_at(struct relay *relay, struct relay_socket *socket)
+static void look_at(struct relay *relay, struct relay_leg *leg)
 {
-    uint32_t unacked = sock_unacked(socket->io.fd);
-    if (unacked != socket->unacked) {
-        socket->unacked = unacked;
-        relay->active_ms = loop_now_ms(relay->shared->loop);
+    uint32_t unacked = sock_unacked(leg->io.fd);
+    if (unacked != leg->unacked) {
+        leg->unacked = unacked;
+        note_activity(relay);
     }
-    bool is_closed = unacked > 0 && sock_peer_window_is_closed(socket->io.fd);
-    if (is_closed != socket->timeout_lifted) {
-        socket->timeout_lifted = is_closed;
-        sock_set_user_timeout(socket->io.fd, is_closed ? 0 : SOCK_USER_TIMEOUT_MS);
+    bool is_closed = unacked > 0 && sock_peer_window_is_closed(leg->io.fd);
+    if (is_closed != leg->timeout_lifted) {
+        leg->timeout_lifted = is_closed;
+        sock_set_user_timeout(leg->io.fd, is_closed ? 0 : SOCK_USER_TIMEOUT_MS);
+    }
+}
+
+/* A pipe that a slow reader keeps is one that others lack: what is in it goes to the heap. 0, or what ends the relay. */
+static int release_stuck_pipes(struct relay *relay)
+{
+    for (int i = 0; i < 2; i++) {
+        int rc = relay->legs[i].has_pipe ? relay_unpipe(relay, (enum relay_side)i) : 0;
+        if (rc < 0 && rc != -ENOMEM) { /* without memory the pipe stays */
+            return rc;
+        }
+    }
+    return 0;
+}
+
+/* What most connections end before they need it. */
+static void settle(struct relay *relay)
+{
+    if (!relay->is_settled) {
+        relay->is_settled = true;
+        sock_set_liveness_options(relay->legs[RELAY_B].io.fd);
     }
 }
 
@@ -159,19 +258,25 @@ static void look_at(struct relay *relay, struct relay_socket *socket)
  */
 static bool has_delivered_end(const struct relay *relay)
 {
-    return (relay->flows[RELAY_A].ended && relay->sockets[RELAY_B].unacked == 0) ||
-           (relay->flows[RELAY_B].ended && relay->sockets[RELAY_A].unacked == 0);
+    return (relay->legs[RELAY_A].ended && relay->legs[RELAY_B].unacked == 0) ||
+           (relay->legs[RELAY_B].ended && relay->legs[RELAY_A].unacked == 0);
 }
 
 static void on_timer(struct loop_timer *timer)
 {
     struct relay *relay = LOOP_OWNER(timer, struct relay, timer);
-    look_at(relay, &relay->sockets[RELAY_A]);
-    look_at(relay, &relay->sockets[RELAY_B]);
+    settle(relay);
+    int rc = release_stuck_pipes(relay);
+    if (rc < 0) {
+        finish(relay, RELAY_RESET, RELAY_A, -rc);
+        return;
+    }
+    look_at(relay, &relay->legs[RELAY_A]);
+    look_at(relay, &relay->legs[RELAY_B]);
 
-    uint64_t quiet_ms = loop_now_ms(relay->shared->loop) - relay->active_ms;
-    uint64_t idle_ms = relay->config.idle_ms;
-    uint64_t half_closed_ms = relay->config.half_closed_ms;
+    uint64_t quiet_ms = quiet_ms_of(relay);
+    uint64_t idle_ms = relay->limits->idle_ms;
+    uint64_t half_closed_ms = relay->limits->half_closed_ms;
     if (half_closed_ms != 0 && quiet_ms >= half_closed_ms && has_delivered_end(relay)) {
         finish(relay, RELAY_HALF_CLOSED_IDLE, RELAY_A, 0);
     } else if (idle_ms != 0 && quiet_ms >= idle_ms) {
@@ -184,7 +289,7 @@ static void on_timer(struct loop_timer *timer)
 /* The one place that chooses the engine of a direction. */
 static enum relay_step move(struct relay *relay, enum relay_side from, struct relay_fault *fault)
 {
-    return relay_copy(relay, from, fault);
+    return relay_is_spliced(relay, from) ? relay_splice(relay, from, fault) : relay_copy(relay, from, fault);
 }
 
 /*
@@ -194,17 +299,17 @@ static enum relay_step move(struct relay *relay, enum relay_side from, struct re
 static bool meet_errors(struct relay *relay)
 {
     for (int i = 0; i < 2; i++) {
-        struct relay_socket *socket = &relay->sockets[i];
-        if (!socket->failed) {
+        struct relay_leg *leg = &relay->legs[i];
+        if (!leg->failed) {
             continue;
         }
-        int error = sock_error(socket->io.fd);
+        int error = sock_error(leg->io.fd);
         if (error != 0) {
             finish(relay, RELAY_RESET, (enum relay_side)i, error);
             return true;
         }
-        socket->failed = false; /* it was none; an end of stream that was held for one is met in the next run */
-        loop_defer(relay->shared->loop, &relay->task);
+        leg->failed = false; /* it was none; an end of stream that was held for one is met in the next run */
+        loop_defer(loop_of(relay), &relay->task);
     }
     return false;
 }
@@ -213,10 +318,10 @@ static bool meet_errors(struct relay *relay)
 static void finish_failed(struct relay *relay, enum relay_side side, int error)
 {
     struct relay_fault unused;
-    struct relay_socket *socket = &relay->sockets[side];
-    socket->failed = true;
-    socket->readable = true;
-    socket->read_to_end = true;
+    struct relay_leg *leg = &relay->legs[side];
+    leg->failed = true;
+    leg->readable = true;
+    leg->read_to_end = true;
     for (int i = 0; i < LAST_MOVES; i++) {
         if (move(relay, side, &unused) != RELAY_STEP_MORE) {
             break;
@@ -256,7 +361,7 @@ static void run(struct relay *relay)
         return;
     }
     if (more) {
-        loop_defer(relay->shared->loop, &relay->task);
+        loop_defer(loop_of(relay), &relay->task);
     } else if (meet_errors(relay)) {
         return;
     }
@@ -270,82 +375,99 @@ static void on_task(struct loop_task *task)
     run(LOOP_OWNER(task, struct relay, task));
 }
 
-static void on_events(struct relay *relay, enum relay_side side, uint32_t events)
+static void note_events(struct relay_leg *leg, uint32_t events)
 {
-    struct relay_socket *socket = &relay->sockets[side];
     if ((events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
-        socket->readable = true;
+        leg->readable = true;
     }
     if ((events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
-        socket->read_to_end = true;
+        leg->read_to_end = true;
     }
     if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) {
-        socket->writable = true;
+        leg->writable = true;
     }
     if ((events & EPOLLERR) != 0) {
-        socket->failed = true;
+        leg->failed = true;
     }
-    run(relay);
 }
 
 static void on_ready_a(struct loop_io *io, uint32_t events)
 {
-    on_events(LOOP_OWNER(io, struct relay, sockets[RELAY_A].io), RELAY_A, events);
+    struct relay *relay = LOOP_OWNER(io, struct relay, legs[RELAY_A].io);
+    note_events(&relay->legs[RELAY_A], events);
+    run(relay);
 }
 
 static void on_ready_b(struct loop_io *io, uint32_t events)
 {
-    on_events(LOOP_OWNER(io, struct relay, sockets[RELAY_B].io), RELAY_B, events);
+    struct relay *relay = LOOP_OWNER(io, struct relay, legs[RELAY_B].io);
+    note_events(&relay->legs[RELAY_B], events);
+    run(relay);
 }
 
-int relay_start(struct relay_shared *shared, int fd_a, int fd_b, uint8_t *early, size_t early_len,
-                const struct relay_config *config, relay_done *done, void *user, struct relay **out)
+/*
+ * Early bytes go out at once, in one segment if they fit. An error is not looked at here: the same socket will say it
+ * again, at the latest as "broken pipe".
+ */
+static int send_early(struct relay *relay, const uint8_t *early, size_t len)
 {
-    int rc = 0;
-    struct relay *relay = NULL;
-    if (early_len > UINT32_MAX) {
-        rc = -EINVAL;
-        goto out;
+    struct relay_leg *leg = &relay->legs[RELAY_A];
+    ssize_t sent = send(relay->legs[RELAY_B].io.fd, early, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    size_t done = sent < 0 ? 0 : (size_t)sent;
+    leg->bytes = done;
+    if (done == len) {
+        return 0;
     }
-    relay = slab_alloc(&shared->slab);
-    if (relay == NULL) {
-        rc = -ENOMEM;
-        goto out;
+    leg->held.block = relay_block_new(len - done);
+    if (leg->held.block == NULL) {
+        return -ENOMEM;
     }
-    relay->shared = shared;
-    relay->sockets[RELAY_A].io = (struct loop_io){.ready = on_ready_a, .fd = fd_a};
-    relay->sockets[RELAY_B].io = (struct loop_io){.ready = on_ready_b, .fd = fd_b};
+    memcpy(leg->held.block->bytes, early + done, len - done);
+    return 0;
+}
+
+/* Both ends believe in the connection by now: a plain end would look as if all had been delivered. */
+void relay_refuse(struct relay *relay, int fd_b)
+{
+    relay->legs[RELAY_B].io.fd = fd_b;
+    relay_drop_held(relay, RELAY_A);
+    for (int i = 0; i < 2; i++) {
+        sock_reset_on_close(relay->legs[i].io.fd);
+        loop_close(loop_of(relay), &relay->legs[i].io);
+    }
+    slab_free(&relay->shared->slab, relay);
+}
+
+int relay_start(struct relay *relay, const struct relay_start *start)
+{
+    struct loop *loop = loop_of(relay);
+    relay->legs[RELAY_A].io.ready = on_ready_a;
+    relay->legs[RELAY_B].io = (struct loop_io){.ready = on_ready_b, .fd = start->fd_b};
     relay->timer.expired = on_timer;
     relay->task.run = on_task;
-    relay->config = *config;
-    relay->done = done;
-    relay->user = user;
-    relay->active_ms = loop_now_ms(shared->loop);
+    relay->limits = start->limits;
+    relay->may_splice = start->may_splice;
+    note_activity(relay);
 
-    /* Registering makes epoll report what holds already, so the first events start everything. */
-    rc = loop_add(shared->loop, &relay->sockets[RELAY_A].io, EVENTS);
-    if (rc == 0) {
-        rc = loop_add(shared->loop, &relay->sockets[RELAY_B].io, EVENTS);
+    int rc = start->early_len > UINT32_MAX ? -EINVAL : 0;
+    if (rc == 0 && start->early_len > 0) {
+        rc = send_early(relay, start->early, start->early_len);
     }
-out:
+    if (rc == 0) {
+        /* Registering makes epoll report what holds already. */
+        rc = loop_add(loop, &relay->legs[RELAY_B].io, RELAY_EVENTS);
+    }
     if (rc < 0) {
-        slab_free(&shared->slab, relay);
-        /* Both ends believe in the connection by now: a plain end would look as if all had been delivered. */
-        sock_reset_on_close(fd_a);
-        sock_reset_on_close(fd_b);
-        (void)close(fd_a);
-        (void)close(fd_b);
-        free(early);
+        relay_refuse(relay, start->fd_b);
         return rc;
     }
-    if (early_len > 0) {
-        relay->flows[RELAY_A].residue = early;
-        relay->flows[RELAY_A].residue_len = (uint32_t)early_len;
-    } else {
-        free(early);
+    relay->is_started = true;
+    note_events(&relay->legs[RELAY_A], start->events_a);
+    if (relay->legs[RELAY_A].readable) {
+        relay->legs[RELAY_B].writable = true; /* it is new; if not, send() says so */
+        loop_defer(loop, &relay->task);
     }
     arm(relay);
-    *out = relay;
     return 0;
 }
 

@@ -26,15 +26,38 @@
 #define SHIFT_MAX 4u
 _Static_assert(RELAY_READ_MIN << SHIFT_MAX == RELAY_READ_MAX, "read sizes are powers of two");
 
-static enum relay_step broken(struct relay_fault *fault, enum relay_side side, int error)
+struct relay_block *relay_block_new(size_t len)
 {
-    fault->side = side;
-    fault->error = error;
-    return RELAY_STEP_BROKEN;
+    struct relay_block *block = malloc(sizeof *block + len);
+    if (block != NULL) {
+        block->pos = 0;
+        block->len = (uint32_t)len;
+    }
+    return block;
+}
+
+size_t relay_held_len(const struct relay_leg *leg)
+{
+    if (leg->has_pipe) {
+        return leg->held.pipe->len;
+    }
+    return leg->held.block == NULL ? 0 : leg->held.block->len - leg->held.block->pos;
+}
+
+void relay_drop_held(struct relay *relay, enum relay_side from)
+{
+    struct relay_leg *leg = &relay->legs[from];
+    if (leg->has_pipe) {
+        relay_pipes_give(&relay->shared->pipes, leg->held.pipe);
+    } else {
+        free(leg->held.block);
+    }
+    leg->held.block = NULL;
+    leg->has_pipe = false;
 }
 
 /* send(2), where "would block" is 0. A negative errno else. */
-static ssize_t send_some(struct relay_socket *to, const uint8_t *data, size_t len)
+static ssize_t send_some(struct relay_leg *to, const uint8_t *data, size_t len)
 {
     ssize_t sent;
     do {
@@ -52,43 +75,40 @@ static ssize_t send_some(struct relay_socket *to, const uint8_t *data, size_t le
     return sent;
 }
 
-/* 0 if it is all gone, 1 if some stays, a negative errno if the destination failed. */
-static int flush_residue(struct relay *relay, struct relay_flow *flow, struct relay_socket *to)
+/* 0, or a negative errno if the destination failed. */
+static int flush_block(struct relay *relay, struct relay_leg *leg, struct relay_leg *to)
 {
-    ssize_t sent = send_some(to, flow->residue + flow->residue_pos, flow->residue_len - flow->residue_pos);
+    struct relay_block *block = leg->held.block;
+    ssize_t sent = send_some(to, block->bytes + block->pos, block->len - block->pos);
     if (sent < 0) {
         return (int)sent;
     }
     if (sent > 0) {
         relay_touch(relay);
     }
-    flow->bytes += (uint64_t)sent;
-    flow->residue_pos += (uint32_t)sent;
-    if (flow->residue_pos < flow->residue_len) {
-        return 1;
+    leg->bytes += (uint64_t)sent;
+    block->pos += (uint32_t)sent;
+    if (block->pos == block->len) {
+        free(block);
+        leg->held.block = NULL;
     }
-    free(flow->residue);
-    flow->residue = NULL;
-    flow->residue_pos = 0;
-    flow->residue_len = 0;
     return 0;
 }
 
-static int keep_residue(struct relay_flow *flow, const uint8_t *data, size_t len)
+static int keep_residue(struct relay_leg *leg, const uint8_t *data, size_t len)
 {
-    flow->residue = malloc(len);
-    if (flow->residue == NULL) {
+    leg->held.block = relay_block_new(len);
+    if (leg->held.block == NULL) {
         return -ENOMEM;
     }
-    memcpy(flow->residue, data, len);
-    flow->residue_len = (uint32_t)len;
+    memcpy(leg->held.block->bytes, data, len);
     return 0;
 }
 
-static size_t read_size(const struct relay_flow *flow, const struct relay_socket *to)
+static size_t read_size(const struct relay_leg *leg, const struct relay_leg *to)
 {
-    size_t size = (size_t)RELAY_READ_MIN << flow->read_shift;
-    if (flow->read_shift == 0) {
+    size_t size = (size_t)RELAY_READ_MIN << leg->read_shift;
+    if (leg->read_shift == 0) {
         return size;
     }
     size_t limit = sock_send_room(to->io.fd) + RELAY_READ_MIN;
@@ -99,14 +119,16 @@ static size_t read_size(const struct relay_flow *flow, const struct relay_socket
 static enum relay_step end_flow(struct relay *relay, enum relay_side from, struct relay_fault *fault)
 {
     enum relay_side to = relay_other(from);
-    relay->sockets[from].readable = false;
-    if (shutdown(relay->sockets[to].io.fd, SHUT_WR) < 0) {
+    struct relay_leg *sink = &relay->legs[to];
+    relay->legs[from].readable = false;
+    /* As the second of both, it is followed by close(2), which sends the FIN as well. */
+    if ((!sink->ended || sink->failed) && shutdown(sink->io.fd, SHUT_WR) < 0) {
         /* ENOTCONN: it has been reset, and the error waiting there says how. */
         int error = errno;
-        int pending = sock_error(relay->sockets[to].io.fd);
-        return broken(fault, to, pending != 0 ? pending : error);
+        int pending = sock_error(sink->io.fd);
+        return relay_broken(fault, to, pending != 0 ? pending : error);
     }
-    relay->flows[from].ended = true;
+    relay->legs[from].ended = true;
     relay_touch(relay);
     return RELAY_STEP_ENDED;
 }
@@ -114,74 +136,75 @@ static enum relay_step end_flow(struct relay *relay, enum relay_side from, struc
 /* Reads once and delivers what came. RELAY_STEP_MORE: again. */
 static enum relay_step move_once(struct relay *relay, enum relay_side from, size_t *moved, struct relay_fault *fault)
 {
-    struct relay_flow *flow = &relay->flows[from];
-    struct relay_socket *source = &relay->sockets[from];
+    struct relay_leg *leg = &relay->legs[from];
     enum relay_side to = relay_other(from);
     uint8_t *buffer = relay->shared->buffer;
-    size_t size = read_size(flow, &relay->sockets[to]);
+    size_t size = read_size(leg, &relay->legs[to]);
 
-    ssize_t got = recv(source->io.fd, buffer, size, MSG_DONTWAIT);
+    ssize_t got = recv(leg->io.fd, buffer, size, MSG_DONTWAIT);
     if (got < 0 && errno == EINTR) {
         return RELAY_STEP_MORE;
     }
     if (got < 0 && errno == EAGAIN) {
-        source->readable = false;
-        source->read_to_end = false;
+        leg->readable = false;
+        leg->read_to_end = false;
         return RELAY_STEP_WAIT;
     }
     if (got < 0) {
-        return broken(fault, from, errno);
+        return relay_broken(fault, from, errno);
     }
     if (got == 0) {
-        return source->failed ? RELAY_STEP_WAIT : end_flow(relay, from, fault); /* behind an error, 0 is no FIN */
+        return leg->failed ? RELAY_STEP_WAIT : end_flow(relay, from, fault); /* behind an error, 0 is no FIN */
     }
     size_t len = (size_t)got;
-    if (len < size && !source->read_to_end) {
-        source->readable = false;
+    if (len < size && !leg->read_to_end) {
+        leg->readable = false;
     }
 
     relay_touch(relay);
-    ssize_t sent = send_some(&relay->sockets[to], buffer, len);
+    ssize_t sent = send_some(&relay->legs[to], buffer, len);
     if (sent < 0) {
-        return broken(fault, to, (int)-sent);
+        return relay_broken(fault, to, (int)-sent);
     }
-    flow->bytes += (uint64_t)sent;
+    leg->bytes += (uint64_t)sent;
     *moved += len;
+    if (len == size && relay->may_splice && relay_pipes_may_take(&relay->shared->pipes)) {
+        leg->is_bulk = true;
+    }
     if ((size_t)sent == len) {
-        if (len == size && flow->read_shift < SHIFT_MAX) {
-            flow->read_shift++;
+        if (len == size && leg->read_shift < SHIFT_MAX) {
+            leg->read_shift++;
         }
         return RELAY_STEP_MORE;
     }
-    if (flow->read_shift > 0) {
-        flow->read_shift--;
+    if (leg->read_shift > 0) {
+        leg->read_shift--;
     }
-    int rc = keep_residue(flow, buffer + sent, len - (size_t)sent);
-    return rc < 0 ? broken(fault, from, -rc) : RELAY_STEP_WAIT;
+    int rc = keep_residue(leg, buffer + sent, len - (size_t)sent);
+    return rc < 0 ? relay_broken(fault, from, -rc) : RELAY_STEP_WAIT;
 }
 
 enum relay_step relay_copy(struct relay *relay, enum relay_side from, struct relay_fault *fault)
 {
-    struct relay_flow *flow = &relay->flows[from];
-    struct relay_socket *source = &relay->sockets[from];
+    struct relay_leg *leg = &relay->legs[from];
     enum relay_side to = relay_other(from);
 
-    if (flow->ended) {
+    if (leg->ended) {
         return RELAY_STEP_ENDED;
     }
-    if (flow->residue != NULL && relay->sockets[to].writable) {
-        int rc = flush_residue(relay, flow, &relay->sockets[to]);
+    if (leg->held.block != NULL && relay->legs[to].writable) {
+        int rc = flush_block(relay, leg, &relay->legs[to]);
         if (rc < 0) {
-            return broken(fault, to, -rc);
+            return relay_broken(fault, to, -rc);
         }
     }
-    if (flow->residue != NULL) {
+    if (leg->held.block != NULL) {
         return RELAY_STEP_WAIT;
     }
 
     size_t moved = 0;
-    for (unsigned round = 0; source->readable && relay->sockets[to].writable; round++) {
-        if (round == RELAY_BUDGET_ROUNDS || moved >= RELAY_BUDGET_LEN) {
+    for (unsigned round = 0; leg->readable && relay->legs[to].writable; round++) {
+        if (round == RELAY_BUDGET_ROUNDS || moved >= RELAY_BUDGET_LEN || relay_is_spliced(relay, from)) {
             return RELAY_STEP_MORE;
         }
         enum relay_step step = move_once(relay, from, &moved, fault);

@@ -91,19 +91,13 @@ int sock_peer(int fd, struct socks6_addr *out)
     return sock_to_addr((const struct sockaddr *)&name, len, out) ? 0 : -EAFNOSUPPORT;
 }
 
-int sock_set_dialling_options(int fd)
+struct option {
+    int level, name, value;
+};
+
+static int set_options(int fd, const struct option *options, size_t count)
 {
-    static const struct {
-        int level, name, value;
-    } options[] = {
-        {IPPROTO_TCP, TCP_NODELAY, 1},
-        {SOL_SOCKET, SO_OOBINLINE, 1},
-        {SOL_SOCKET, SO_KEEPALIVE, 1},
-        {IPPROTO_TCP, TCP_KEEPIDLE, SOCK_KEEPALIVE_S},
-        {IPPROTO_TCP, TCP_KEEPINTVL, SOCK_KEEPALIVE_INTERVAL_S},
-        {IPPROTO_TCP, TCP_KEEPCNT, SOCK_KEEPALIVE_COUNT},
-    };
-    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof options[i].value) < 0) {
             return -errno;
         }
@@ -111,14 +105,30 @@ int sock_set_dialling_options(int fd)
     return 0;
 }
 
+int sock_set_dialling_options(int fd)
+{
+    static const struct option options[] = {{IPPROTO_TCP, TCP_NODELAY, 1}, {SOL_SOCKET, SO_OOBINLINE, 1}};
+    return set_options(fd, options, sizeof options / sizeof options[0]);
+}
+
+/* TCP_KEEPIDLE comes last: it counts what has passed since the connection was last heard of. */
+static const struct option liveness_options[] = {
+    {IPPROTO_TCP, TCP_USER_TIMEOUT, SOCK_USER_TIMEOUT_MS}, {IPPROTO_TCP, TCP_KEEPINTVL, SOCK_KEEPALIVE_INTERVAL_S},
+    {IPPROTO_TCP, TCP_KEEPCNT, SOCK_KEEPALIVE_COUNT},      {SOL_SOCKET, SO_KEEPALIVE, 1},
+    {IPPROTO_TCP, TCP_KEEPIDLE, SOCK_KEEPALIVE_S},
+};
+
+#define LIVENESS_COUNT (sizeof liveness_options / sizeof liveness_options[0])
+
+void sock_set_liveness_options(int fd)
+{
+    (void)set_options(fd, liveness_options, LIVENESS_COUNT); /* can only fail on what is no TCP socket */
+}
+
 int sock_set_connection_options(int fd)
 {
     int rc = sock_set_dialling_options(fd);
-    if (rc < 0) {
-        return rc;
-    }
-    const unsigned ms = SOCK_USER_TIMEOUT_MS;
-    return setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms) < 0 ? -errno : 0;
+    return rc < 0 ? rc : set_options(fd, liveness_options, LIVENESS_COUNT);
 }
 
 bool sock_peer_window_is_closed(int fd)

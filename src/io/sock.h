@@ -33,15 +33,17 @@ SOCKS6_MUST_CHECK int sock_peer(int fd, struct socks6_addr *out);
 #define SOCK_USER_TIMEOUT_MS 120000
 
 /*
- * What every relayed connection gets on both legs: TCP_NODELAY, SO_KEEPALIVE with the times above, TCP_USER_TIMEOUT,
- * SO_OOBINLINE. Set on a listening socket they are inherited by the accepted ones. 0 or -errno.
+ * What every relayed connection gets on both legs: TCP_NODELAY, SO_OOBINLINE, SO_KEEPALIVE with the times above,
+ * TCP_USER_TIMEOUT. Set on a listening socket they are inherited by the accepted ones. 0 or -errno.
  */
 SOCKS6_MUST_CHECK int sock_set_connection_options(int fd);
-/*
- * The same without TCP_USER_TIMEOUT, which would bound the connection attempt too (the dialer has its own limits). 0
- * or -errno.
- */
+/* The first part, which a socket needs before it connects: TCP_NODELAY, SO_OOBINLINE. 0 or -errno. */
 SOCKS6_MUST_CHECK int sock_set_dialling_options(int fd);
+/*
+ * The other part, which finds dead peers. TCP_USER_TIMEOUT would bound a connection attempt too (the dialer has its
+ * own limits); and a connection that lives for less than a second needs none of it.
+ */
+void sock_set_liveness_options(int fd);
 
 /*
  * Whether the peer has closed its receive window while we have data for it. TCP_USER_TIMEOUT would kill such a

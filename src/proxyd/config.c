@@ -61,10 +61,10 @@ static struct config_snapshot *snapshot_new(void)
         return NULL;
     }
     snapshot->config.limits = (struct config_limits){
-        .handshake_ms = 10000,    /* 10 s */
-        .connect_ms = 30000,      /* 30 s */
-        .idle_ms = 86400000,      /* 24 h */
-        .half_closed_ms = 300000, /* 5 min */
+        .handshake_ms = 10000,          /* 10 s */
+        .connect_ms = 30000,            /* 30 s */
+        .relay.idle_ms = 86400000,      /* 24 h */
+        .relay.half_closed_ms = 300000, /* 5 min */
         .connections = 0,
         .connections_per_client = CONFIG_PER_CLIENT_AUTO,
         .options = SOCKS6_OPTIONS_CAP_12,

@@ -12,6 +12,7 @@
 
 #include <socks6/types.h>
 
+#include "io/relay.h"
 #include "proxyd/policy.h"
 
 /* Which protocols a listener takes: bits. */
@@ -28,17 +29,20 @@ struct config_listener {
 enum config_log_format { CONFIG_LOG_TEXT, CONFIG_LOG_JSON };
 enum config_log_level { CONFIG_LOG_ERROR, CONFIG_LOG_WARNING, CONFIG_LOG_INFO, CONFIG_LOG_DEBUG };
 
+/* How bulk streams are moved: AUTO splices where no end is on this host. */
+enum config_relay { CONFIG_RELAY_AUTO, CONFIG_RELAY_COPY, CONFIG_RELAY_SPLICE };
+
 /* limits.connections_per_client: no limit for clients on loopback, who are this host itself, this one for all others. */
 #define CONFIG_PER_CLIENT_AUTO UINT32_MAX
 #define CONFIG_PER_CLIENT_DEFAULT 1000u
 
 /* Times in milliseconds, 0 = no limit, unless said otherwise. */
 struct config_limits {
-    uint64_t handshake_ms;   /* accept to whole request; default 10 s; at least 1 ms */
-    uint64_t connect_ms;     /* name look-up and all attempts together; default 30 s; at least 1 ms */
-    uint64_t idle_ms;        /* relays only; default 24 h */
-    uint64_t half_closed_ms; /* quiet time once one direction has ended; default 5 min */
-    uint32_t connections;    /* in total; 0 = what the descriptor limit allows */
+    uint64_t handshake_ms; /* accept to whole request; default 10 s; at least 1 ms */
+    uint64_t connect_ms;   /* name look-up and all attempts together; default 30 s; at least 1 ms */
+    /* idle_ms: default 24 h; half_closed_ms, quiet time once one direction has ended: default 5 min */
+    struct relay_limits relay;
+    uint32_t connections; /* in total; 0 = what the descriptor limit allows */
     /* Per client address (IPv6: per /64); 0 = no limit, or CONFIG_PER_CLIENT_AUTO, the default. */
     uint32_t connections_per_client;
     uint32_t options; /* bytes of options in a SOCKS 6 request; default 20480, the most */
@@ -48,6 +52,7 @@ struct config {
     struct config_listener *listeners;
     size_t listener_count;
     unsigned workers; /* 0 = one per processor */
+    enum config_relay relay;
     struct config_limits limits;
     enum config_log_format log_format;
     enum config_log_level log_level;

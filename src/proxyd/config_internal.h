@@ -58,5 +58,6 @@ extern const struct config_section config_rule_section;
 extern const char *const config_protocol_names[]; /* [i] is the bit 1 << i of enum config_protocol */
 extern const char *const config_level_names[];    /* [enum config_log_level] */
 extern const char *const config_format_names[];   /* [enum config_log_format] */
+extern const char *const config_relay_names[];    /* [enum config_relay] */
 
 #endif

@@ -11,10 +11,12 @@
 const char *const config_protocol_names[] = {"socks4", "socks5", "socks6", NULL};
 const char *const config_level_names[] = {"error", "warning", "info", "debug", NULL};
 const char *const config_format_names[] = {"text", "json", NULL};
+const char *const config_relay_names[] = {"auto", "copy", "splice", NULL};
 
 _Static_assert(CONFIG_SOCKS4 == 1u << 0 && CONFIG_SOCKS5 == 1u << 1 && CONFIG_SOCKS6 == 1u << 2, "protocol names");
 _Static_assert(CONFIG_LOG_ERROR == 0 && CONFIG_LOG_DEBUG == 3, "level names");
 _Static_assert(CONFIG_LOG_TEXT == 0 && CONFIG_LOG_JSON == 1, "format names");
+_Static_assert(CONFIG_RELAY_AUTO == 0 && CONFIG_RELAY_SPLICE == 2, "relay names");
 
 static int read_address(const struct config_place *place, const struct yaml_node *value, void *target)
 {
@@ -156,6 +158,18 @@ static int read_workers(const struct config_place *place, const struct yaml_node
     return 0;
 }
 
+static int read_relay(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_draft *draft = target;
+    unsigned index;
+
+    if (read_choice(place, value, config_relay_names, "a way to relay", &index) != 0) {
+        return -1;
+    }
+    draft->snapshot->config.relay = (enum config_relay)index;
+    return 0;
+}
+
 static int read_rules(const struct config_place *place, const struct yaml_node *value, void *target)
 {
     struct config_draft *draft = target;
@@ -181,14 +195,14 @@ static int read_idle(const struct config_place *place, const struct yaml_node *v
 {
     struct config_limits *limits = target;
 
-    return read_time(place, value, true, &limits->idle_ms);
+    return read_time(place, value, true, &limits->relay.idle_ms);
 }
 
 static int read_half_closed(const struct config_place *place, const struct yaml_node *value, void *target)
 {
     struct config_limits *limits = target;
 
-    return read_time(place, value, true, &limits->half_closed_ms);
+    return read_time(place, value, true, &limits->relay.half_closed_ms);
 }
 
 static int read_connections(const struct config_place *place, const struct yaml_node *value, void *target)
@@ -282,7 +296,7 @@ static int read_log(const struct config_place *place, const struct yaml_node *va
 }
 
 static const struct config_key top_keys[] = {
-    {"listeners", read_listeners}, {"open", read_open},     {"workers", read_workers},
+    {"listeners", read_listeners}, {"open", read_open},     {"workers", read_workers}, {"relay", read_relay},
     {"rules", read_rules},         {"limits", read_limits}, {"log", read_log},
 };
 

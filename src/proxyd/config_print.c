@@ -141,6 +141,7 @@ void config_print(const struct config *config, FILE *out)
     } else {
         fprintf(out, "workers: %u\n", config->workers);
     }
+    fprintf(out, "relay: %s\n", config_relay_names[config->relay]);
     fputs(policy->count == 0 ? "rules: []\n" : "rules:\n", out);
     for (size_t i = 0; i < policy->count; i++) {
         print_rule(&policy->rules[i], out);
@@ -148,8 +149,8 @@ void config_print(const struct config *config, FILE *out)
     fputs("limits:\n", out);
     print_time("handshake", limits->handshake_ms, out);
     print_time("connect", limits->connect_ms, out);
-    print_time("idle", limits->idle_ms, out);
-    print_time("half_closed", limits->half_closed_ms, out);
+    print_time("idle", limits->relay.idle_ms, out);
+    print_time("half_closed", limits->relay.half_closed_ms, out);
     print_number("connections", limits->connections, "auto", out);
     if (limits->connections_per_client == CONFIG_PER_CLIENT_AUTO) {
         print_number("connections_per_client", 0, "auto", out);

@@ -7,8 +7,12 @@
  *   LINGERING   after a refusal: our side is shut, the client's bytes are thrown away, so that closing does not reset the connection
  *               before the client has read the reply             limit: LINGER_MS, LINGER_BYTES
  *
- * The socket is registered once, edge-triggered; `readable` and `writable` remember what has not been used up. Every entry point ends in
- * conn_run(), which goes on until the connection waits for something or is gone.
+ * The socket is registered once, edge-triggered, and stays so when the relay takes over: it is the relay's from the beginning.
+ * `readable` and `writable` remember what has not been used up. Every entry point ends in conn_run(), which goes on until the
+ * connection waits for something or is gone.
+ *
+ * What a client has asked for already need not wait for its answers one by one: as long as the command runs, an answer of the
+ * negotiation is held back for HOLD_MS, and leaves in one segment with the reply if that comes in time.
  */
 #include "proxyd/conn.h"
 
@@ -29,6 +33,7 @@
 
 #define LINGER_MS 5000u
 #define LINGER_BYTES ((size_t)64 << 20)
+#define HOLD_MS 20u
 
 enum phase { HANDSHAKE, CONNECTING, REPLYING, LINGERING };
 
@@ -40,53 +45,51 @@ enum step {
 };
 
 struct conn {
-    struct conn *prev, *next;
     struct worker *worker;
     const struct config *config;
-    struct door *door; /* NULL before the first byte */
-    struct loop_io io;
+    struct relay *relay; /* not started; its socket is the client's */
     struct loop_timer timer;
-    int fd;
     int server_fd; /* connected, while REPLYING with success; else -1 */
     enum phase phase;
-    unsigned protocols;
+    uint32_t odd_events; /* all that were reported but EPOLLIN and EPOLLOUT */
+    uint16_t place;      /* of the listener */
+    uint8_t protocols;
     bool readable, writable;
     bool client_eof;
+    bool has_door;    /* there was a first byte */
+    bool holds;       /* CONNECTING: what the door has to say may wait for the reply */
+    bool is_shut;     /* LINGERING: our FIN is out */
+    size_t lingered;  /* LINGERING: bytes thrown away */
     uint8_t *pending; /* bytes read and not yet taken: an unfinished message, or early data */
     size_t pending_len, pending_size;
-    bool is_shut;    /* LINGERING: our FIN is out */
-    size_t lingered; /* LINGERING: bytes thrown away */
     uint64_t accepted_ms;
+    struct door door;
     struct connect_job job;
     struct log_access entry; /* the access line, filled as things become known */
 };
 
 /* ---- end ---- */
 
-static void unlink_conn(struct conn *conn)
+void conn_slab_init(struct slab *slab)
 {
-    if (conn->prev != NULL) {
-        conn->prev->next = conn->next;
-    } else {
-        conn->worker->conns = conn->next;
-    }
-    if (conn->next != NULL) {
-        conn->next->prev = conn->prev;
-    }
+    slab_init(slab, sizeof(struct conn));
 }
 
-/* Frees the struct and what only a conversation needs; descriptors and counts are the caller's. */
+static int client_fd(const struct conn *conn)
+{
+    return relay_socket_a(conn->relay)->fd;
+}
+
+/* Frees the struct and what only a conversation needs; the relay, descriptors and counts are the caller's. */
 static void conn_free(struct conn *conn)
 {
-    struct loop *loop = conn->worker->loop;
+    struct worker *worker = conn->worker;
 
     cmd_connect_cancel(&conn->job);
-    loop_timer_cancel(loop, &conn->timer);
-    loop_remove(loop, &conn->io);
-    door_free(conn->door);
+    loop_timer_cancel(worker->loop, &conn->timer);
+    door_done(&conn->door);
     free(conn->pending);
-    unlink_conn(conn);
-    free(conn);
+    slab_free(&worker->conns, conn);
 }
 
 /* A connection to the server that will not be used: a reset says so at once. */
@@ -103,21 +106,20 @@ static void close_server(struct conn *conn)
 static enum step conn_end(struct conn *conn, const char *reason)
 {
     struct worker *worker = conn->worker;
-    const struct config *config = conn->config;
-    struct log_access entry = conn->entry;
-    int fd = conn->fd;
 
-    entry.duration_ms = loop_now_ms(worker->loop) - conn->accepted_ms;
-    if (entry.reason == NULL) {
-        entry.reason = reason; /* what was decided first says more than how the client then left */
+    conn->entry.duration_ms = loop_now_ms(worker->loop) - conn->accepted_ms;
+    if (conn->entry.reason == NULL) {
+        conn->entry.reason = reason; /* what was decided first says more than how the client then left */
     }
     close_server(conn);
-    conn_free(conn);
-    close(fd);
+    loop_close(worker->loop, relay_socket_a(conn->relay));
+    relay_free(conn->relay);
     stats_add(&worker->stats, STATS_closed, 1);
-    log_access_write(&entry);
-    limits_release(worker->shared->limits, &entry.client);
-    config_release(config);
+    log_access_write(&conn->entry);
+    limits_release(worker->shared->limits, &conn->entry.client);
+    config_release(conn->config);
+    listener_place_release(worker, conn->place);
+    conn_free(conn);
     worker_connection_gone(worker);
     return STEP_GONE;
 }
@@ -170,16 +172,16 @@ static void pending_clear(struct conn *conn)
 static enum step flush(struct conn *conn)
 {
     for (;;) {
-        struct socks6_slice out = door_output(conn->door);
+        struct socks6_slice out = door_output(&conn->door);
         if (out.len == 0) {
             return STEP_AGAIN;
         }
         if (!conn->writable) {
             return STEP_WAIT;
         }
-        ssize_t n = send(conn->fd, out.data, out.len, MSG_NOSIGNAL);
+        ssize_t n = send(client_fd(conn), out.data, out.len, MSG_NOSIGNAL);
         if (n >= 0) {
-            door_output_sent(conn->door, (size_t)n);
+            door_output_sent(&conn->door, (size_t)n);
         } else if (errno == EAGAIN) {
             conn->writable = false;
         } else if (errno != EINTR) {
@@ -205,13 +207,13 @@ static enum step linger(struct conn *conn)
     if (step != STEP_AGAIN) {
         return step;
     }
-    if (!conn->is_shut && shutdown(conn->fd, SHUT_WR) != 0) {
+    if (!conn->is_shut && shutdown(client_fd(conn), SHUT_WR) != 0) {
         return conn_end(conn, "client reset");
     }
     conn->is_shut = true;
     while (conn->readable) {
         /* MSG_TRUNC throws the bytes away without copying them (tcp(7)). */
-        ssize_t n = recv(conn->fd, NULL, WORKER_SCRATCH_LEN, MSG_TRUNC);
+        ssize_t n = recv(client_fd(conn), NULL, WORKER_SCRATCH_LEN, MSG_TRUNC);
         if (n > 0) {
             conn->lingered += (size_t)n;
             if (conn->lingered > LINGER_BYTES) {
@@ -230,41 +232,37 @@ static enum step linger(struct conn *conn)
 
 static enum step start_replying(struct conn *conn, enum socks6_reply_code code, const struct socks6_addr *bound)
 {
-    if (!door_reply(conn->door, code, bound)) {
+    if (!door_reply(&conn->door, code, bound)) {
         conn->entry.reason = "out of memory";
         return start_lingering(conn);
     }
     conn->entry.reply = (int)code;
     conn->phase = REPLYING;
-    loop_timer_set(conn->worker->loop, &conn->timer, conn->config->limits.handshake_ms);
+    loop_timer_cancel(conn->worker->loop, &conn->timer);
     return STEP_AGAIN;
 }
 
 /* The reply is out: the sockets and what was read ahead go to the relay, this struct ends. */
 static enum step start_relaying(struct conn *conn)
 {
-    struct worker *worker = conn->worker;
-    const struct config *config = conn->config;
-    struct log_access entry = conn->entry;
-    uint64_t accepted_ms = conn->accepted_ms;
-    int client_fd = conn->fd;
-    int server_fd = conn->server_fd;
-    uint8_t *early = conn->pending;
-    size_t early_len = conn->pending_len;
+    struct relay_start start = {
+        .fd_b = conn->server_fd,
+        .events_a = conn->odd_events | (conn->readable ? EPOLLIN : 0u) | (conn->writable ? EPOLLOUT : 0u),
+        .early = conn->pending,
+        .early_len = conn->pending_len,
+    };
 
-    if (early_len == 0) {
-        free(early);
-        early = NULL;
-    }
-    conn->pending = NULL;
+    session_start(conn->relay, conn->worker, conn->config, conn->place, &start, &conn->entry, conn->accepted_ms);
     conn_free(conn);
-    session_start(worker, config, client_fd, server_fd, early, early_len, &entry, accepted_ms);
     return STEP_GONE;
 }
 
 static enum step reply_out(struct conn *conn)
 {
     enum step step = flush(conn);
+    if (step == STEP_WAIT && !loop_timer_is_armed(&conn->timer)) {
+        loop_timer_set(conn->worker->loop, &conn->timer, conn->config->limits.handshake_ms);
+    }
     if (step != STEP_AGAIN) {
         return step;
     }
@@ -318,8 +316,15 @@ static enum step start_connect(struct conn *conn, const struct socks6_addr *addr
     conn->job.config = conn->config;
     conn->job.client = &conn->entry.client;
     conn->job.done = on_connect_done;
-    bool is_socks6 = door_version(conn->door) == SOCKS6_VERSION;
-    return cmd_connect_start(&conn->job, addr, is_socks6, &outcome) ? take_outcome(conn, &outcome) : STEP_AGAIN;
+    bool is_socks6 = door_version(&conn->door) == SOCKS6_VERSION;
+    if (cmd_connect_start(&conn->job, addr, is_socks6, &outcome)) {
+        return take_outcome(conn, &outcome);
+    }
+    if (door_output(&conn->door).len > 0) {
+        conn->holds = true;
+        loop_timer_set(worker->loop, &conn->timer, HOLD_MS);
+    }
+    return STEP_AGAIN;
 }
 
 static enum step start_noop(struct conn *conn)
@@ -345,7 +350,7 @@ static enum step start_noop(struct conn *conn)
 static void count_request(struct conn *conn)
 {
     enum stats_counter counter = STATS_requests_socks6;
-    switch (door_version(conn->door)) {
+    switch (door_version(&conn->door)) {
     case 4:
         counter = STATS_requests_socks4;
         break;
@@ -360,10 +365,10 @@ static void count_request(struct conn *conn)
 
 static enum step take_request(struct conn *conn)
 {
-    const struct door_request *request = door_request(conn->door);
+    const struct door_request *request = door_request(&conn->door);
 
     loop_timer_cancel(conn->worker->loop, &conn->timer);
-    conn->entry.protocol = door_protocol(conn->door);
+    conn->entry.protocol = door_protocol(&conn->door);
     conn->entry.command = socks6_command_name(request->command);
     conn->entry.asked = request->addr;
     count_request(conn);
@@ -383,8 +388,8 @@ static enum step take_request(struct conn *conn)
 static enum step refuse(struct conn *conn)
 {
     stats_add(&conn->worker->stats, STATS_handshake_errors, 1);
-    conn->entry.protocol = door_protocol(conn->door);
-    conn->entry.reason = door_why(conn->door);
+    conn->entry.protocol = door_protocol(&conn->door);
+    conn->entry.reason = door_why(&conn->door);
     return start_lingering(conn);
 }
 
@@ -402,7 +407,7 @@ static bool keep_rest(struct conn *conn, const uint8_t *bytes, size_t len)
 /* Application bytes: what the door set aside comes before what is left of the stream. */
 static bool keep_early(struct conn *conn, const uint8_t *bytes, size_t len)
 {
-    struct socks6_slice initial = door_request(conn->door)->initial_data;
+    struct socks6_slice initial = door_request(&conn->door)->initial_data;
 
     if (initial.len == 0) {
         return keep_rest(conn, bytes, len);
@@ -426,13 +431,13 @@ static enum step feed(struct conn *conn, const uint8_t *bytes, size_t len)
     uint64_t now_ms = loop_now_ms(conn->worker->loop);
     size_t used = 0;
 
-    if (conn->door == NULL) {
-        conn->door = door_new(conn->config, conn->protocols, bytes[0], now_ms);
-        if (conn->door == NULL) {
+    if (!conn->has_door) {
+        conn->has_door = true;
+        if (!door_init(&conn->door, conn->config, conn->protocols, bytes[0], now_ms)) {
             return conn_end(conn, "out of memory");
         }
     }
-    enum door_status status = door_input(conn->door, bytes, len, now_ms, &used);
+    enum door_status status = door_input(&conn->door, bytes, len, now_ms, &used);
     bool is_kept = true;
     switch (status) {
     case DOOR_MORE:
@@ -447,22 +452,27 @@ static enum step feed(struct conn *conn, const uint8_t *bytes, size_t len)
     if (!is_kept) {
         return conn_end(conn, "out of memory");
     }
-    if (flush(conn) == STEP_GONE) {
-        return STEP_GONE;
+    return status == DOOR_REQUEST ? take_request(conn) : STEP_AGAIN; /* which flushes */
+}
+
+/* After a read of `len` into room for `size`: a short one has emptied the queue, unless more than bytes was reported. */
+static void note_read(struct conn *conn, size_t len, size_t size)
+{
+    if (len < size && conn->odd_events == 0) {
+        conn->readable = false;
     }
-    return status == DOOR_REQUEST ? take_request(conn) : STEP_AGAIN;
 }
 
 /* One read into the scratch buffer, behind what is pending. */
 static enum step handshake(struct conn *conn)
 {
-    if (conn->door != NULL && flush(conn) == STEP_GONE) {
+    if (conn->has_door && flush(conn) == STEP_GONE) {
         return STEP_GONE;
     }
     if (!conn->readable) {
         return STEP_WAIT;
     }
-    ssize_t n = recv(conn->fd, conn->worker->scratch, WORKER_SCRATCH_LEN, 0);
+    ssize_t n = recv(client_fd(conn), conn->worker->scratch, WORKER_SCRATCH_LEN, 0);
     if (n < 0) {
         if (errno == EAGAIN) {
             conn->readable = false;
@@ -476,6 +486,7 @@ static enum step handshake(struct conn *conn)
         stats_add(&conn->worker->stats, STATS_handshake_errors, 1);
         return conn_end(conn, n == 0 ? "client closed before its request" : "client reset");
     }
+    note_read(conn, (size_t)n, WORKER_SCRATCH_LEN);
     if (conn->pending_len == 0) {
         return feed(conn, conn->worker->scratch, (size_t)n);
     }
@@ -490,7 +501,7 @@ static enum step handshake(struct conn *conn)
 /* Reads ahead up to the cap: a reset is seen at once, and early data is at hand when the server is there. */
 static enum step read_early(struct conn *conn)
 {
-    if (flush(conn) == STEP_GONE) {
+    if (!conn->holds && flush(conn) == STEP_GONE) {
         return STEP_GONE;
     }
     while (conn->readable && !conn->client_eof && conn->pending_len < WORKER_SCRATCH_LEN) {
@@ -498,9 +509,10 @@ static enum step read_early(struct conn *conn)
             return conn_end(conn, "out of memory");
         }
         size_t room = conn->pending_size - conn->pending_len;
-        ssize_t n = recv(conn->fd, conn->pending + conn->pending_len, room, 0);
+        ssize_t n = recv(client_fd(conn), conn->pending + conn->pending_len, room, 0);
         if (n > 0) {
             conn->pending_len += (size_t)n;
+            note_read(conn, (size_t)n, room);
         } else if (n == 0) {
             conn->client_eof = true; /* a half-close; the relay will see it again and pass it on */
         } else if (errno == EAGAIN) {
@@ -537,14 +549,15 @@ static enum step conn_run(struct conn *conn, enum step step)
 
 static void on_ready(struct loop_io *io, uint32_t events)
 {
-    struct conn *conn = LOOP_OWNER(io, struct conn, io);
+    struct conn *conn = session_conn(relay_of_socket_a(io));
 
-    if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+    if ((events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
         conn->readable = true;
     }
     if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) {
         conn->writable = true;
     }
+    conn->odd_events |= events & ~(uint32_t)(EPOLLIN | EPOLLOUT);
     (void)conn_run(conn, STEP_AGAIN);
 }
 
@@ -552,47 +565,53 @@ static void on_timer(struct loop_timer *timer)
 {
     struct conn *conn = LOOP_OWNER(timer, struct conn, timer);
 
+    if (conn->phase == CONNECTING) {
+        conn->holds = false;
+        (void)conn_run(conn, STEP_AGAIN);
+        return;
+    }
     if (conn->phase == HANDSHAKE) {
         stats_add(&conn->worker->stats, STATS_handshake_timeouts, 1);
     }
     (void)conn_end(conn, conn->phase == LINGERING ? "done" : "handshake timeout");
 }
 
-static void conn_link(struct conn *conn)
+/* Without memory for it. */
+static void refuse_client(struct worker *worker, struct relay *relay, int fd, const struct socks6_addr *client)
 {
-    struct worker *worker = conn->worker;
-
-    conn->next = worker->conns;
-    if (conn->next != NULL) {
-        conn->next->prev = conn;
-    }
-    worker->conns = conn;
+    relay_free(relay);
+    close(fd);
+    stats_add(&worker->stats, STATS_closed, 1);
+    limits_release(worker->shared->limits, client);
 }
 
 void conn_open(struct worker *worker, const struct listener *listener, int fd, const struct socks6_addr *client)
 {
-    struct conn *conn = calloc(1, sizeof *conn);
+    struct relay *relay = relay_new(worker->relays);
+    struct conn *conn = relay == NULL ? NULL : slab_alloc(&worker->conns);
     if (conn == NULL) {
-        close(fd);
-        stats_add(&worker->stats, STATS_closed, 1);
-        limits_release(worker->shared->limits, client);
+        refuse_client(worker, relay, fd, client);
         return;
     }
+    worker_connection_begun(worker);
+    session_set_conn(relay, conn);
     conn->worker = worker;
     conn->config = config_retain(worker->config);
-    conn->fd = fd;
+    conn->relay = relay;
     conn->server_fd = -1;
-    conn->protocols = listener->protocols;
+    conn->protocols = (uint8_t)listener->protocols;
+    conn->place = listener->place;
+    listener_place_retain(worker, conn->place);
     conn->accepted_ms = loop_now_ms(worker->loop);
     conn->entry.id = atomic_fetch_add_explicit(&worker->shared->next_id, 1, memory_order_relaxed);
     conn->entry.client = *client;
     conn->entry.listener = listener->address;
     conn->entry.protocol = "-";
     conn->entry.reply = -1;
-    conn->io = (struct loop_io){.ready = on_ready, .fd = fd};
     conn->timer.expired = on_timer;
-    conn_link(conn);
-    if (loop_add(worker->loop, &conn->io, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) != 0) {
+    struct loop_io *io = relay_socket_a(relay);
+    *io = (struct loop_io){.ready = on_ready, .fd = fd};
+    if (loop_add(worker->loop, io, RELAY_EVENTS) != 0) {
         (void)conn_end(conn, "out of memory");
         return;
     }
@@ -601,10 +620,11 @@ void conn_open(struct worker *worker, const struct listener *listener, int fd, c
 
 void conn_abort_all(struct worker *worker)
 {
-    struct conn *next;
+    struct conn *next = slab_next(&worker->conns, NULL);
 
-    for (struct conn *conn = worker->conns; conn != NULL; conn = next) {
-        next = conn->next;
+    while (next != NULL) {
+        struct conn *conn = next;
+        next = slab_next(&worker->conns, conn);
         (void)conn_end(conn, "shut down");
     }
 }

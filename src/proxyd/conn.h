@@ -11,7 +11,11 @@
 
 struct conn;
 struct listener;
+struct slab;
 struct worker;
+
+/* The slab from which the connections of a worker come. */
+void conn_slab_init(struct slab *slab);
 
 /* Takes `fd` and one count of the limits for `client`, which are given back when the connection ends (also if it cannot even start). */
 void conn_open(struct worker *worker, const struct listener *listener, int fd, const struct socks6_addr *client);

@@ -6,19 +6,6 @@
  */
 #include "proxyd/door.h"
 
-#include <stdlib.h>
-
-#include "proxyd/legacy.h"
-
-struct door {
-    struct socks6_server *server; /* SOCKS 6, and wrong versions */
-    struct legacy legacy;
-    struct door_request request;
-    const char *why;
-    unsigned version; /* 0 = none that the listener takes */
-    bool closed;
-};
-
 static bool takes_legacy(unsigned protocols, uint8_t first_byte)
 {
     switch (first_byte) {
@@ -31,43 +18,32 @@ static bool takes_legacy(unsigned protocols, uint8_t first_byte)
     }
 }
 
-struct door *door_new(const struct config *config, unsigned protocols, uint8_t first_byte, uint64_t now_ms)
+bool door_init(struct door *door, const struct config *config, unsigned protocols, uint8_t first_byte, uint64_t now_ms)
 {
-    struct door *door = calloc(1, sizeof *door);
-    if (door == NULL) {
-        return NULL;
-    }
     door->why = "";
     if (takes_legacy(protocols, first_byte)) {
         door->version = first_byte;
         legacy_init(&door->legacy, first_byte);
-        return door;
+        return true;
     }
     if (first_byte == SOCKS6_VERSION && (protocols & CONFIG_SOCKS6) == 0) {
         door->legacy.out[door->legacy.out_len++] = SOCKS6_VERSION;
         door->closed = true;
         door->why = "SOCKS 6 is not enabled on this listener";
-        return door;
+        return true;
     }
     door->version = first_byte == SOCKS6_VERSION ? SOCKS6_VERSION : 0;
     struct socks6_server_config server_config;
     socks6_server_config_init(&server_config);
     server_config.options_cap = config->limits.options;
     server_config.handshake_ms = 0; /* the connection has a timer of its own, for every version */
-    if (socks6_server_new(&server_config, now_ms, &door->server) != 0) {
-        free(door);
-        return NULL;
-    }
-    return door;
+    return socks6_server_new(&server_config, now_ms, &door->server) == 0;
 }
 
-void door_free(struct door *door)
+void door_done(struct door *door)
 {
-    if (door == NULL) {
-        return;
-    }
     socks6_server_free(door->server);
-    free(door);
+    door->server = NULL;
 }
 
 static enum door_status close_door(struct door *door, const char *why)

@@ -12,8 +12,7 @@
 #include <socks6/server.h>
 
 #include "proxyd/config.h"
-
-struct door;
+#include "proxyd/legacy.h"
 
 enum door_status {
     DOOR_MORE,    /* more bytes are needed */
@@ -28,10 +27,24 @@ struct door_request {
     struct socks6_slice initial_data;
 };
 
-/* Takes the first byte (not consumed). NULL: no memory. `config` is borrowed for the door's life; `protocols`: what the listener takes. */
-struct door *door_new(const struct config *config, unsigned protocols, uint8_t first_byte, uint64_t now_ms);
-/* Takes NULL. */
-void door_free(struct door *door);
+/* For door.c alone; here so that a connection can hold it. */
+struct door {
+    struct socks6_server *server; /* SOCKS 6, and wrong versions */
+    struct legacy legacy;
+    struct door_request request;
+    const char *why;
+    unsigned version; /* 0 = none that the listener takes */
+    bool closed;
+};
+
+/*
+ * Takes the first byte (not consumed). `door` is zeroed. False: no memory. `config` is borrowed for the door's life;
+ * `protocols`: what the listener takes.
+ */
+SOCKS6_MUST_CHECK bool door_init(struct door *door, const struct config *config, unsigned protocols, uint8_t first_byte,
+                                 uint64_t now_ms);
+/* Also for a door that is zeroed. */
+void door_done(struct door *door);
 
 /* Offers bytes: `*used` were taken, the others are to be offered again with more behind them (DOOR_MORE), or are the application's. */
 SOCKS6_MUST_CHECK enum door_status door_input(struct door *door, const uint8_t *bytes, size_t len, uint64_t now_ms,

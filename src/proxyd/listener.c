@@ -1,5 +1,6 @@
 #include "proxyd/listener.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,9 +13,51 @@
 #include "proxyd/log.h"
 #include "proxyd/worker.h"
 
-/* Accepted per wake-up, so that a flood of new clients does not starve the connections of this worker. */
-#define ACCEPT_BATCH 64
+/* Accepted per wake-up at most, so that a flood of new clients does not starve the connections of this worker. */
+#define ACCEPT_BATCH 64u
+/* After so many wake-ups at which all tries found somebody, twice as many are tried. */
+#define FULL_BATCHES 4u
 #define PAUSE_MS 100
+
+/* ---- places ---- */
+
+const struct socks6_addr *listener_place(const struct worker *worker, uint16_t place)
+{
+    return &worker->places[place].address;
+}
+
+void listener_place_retain(struct worker *worker, uint16_t place)
+{
+    worker->places[place].references++;
+}
+
+void listener_place_release(struct worker *worker, uint16_t place)
+{
+    assert(worker->places[place].references > 0);
+    worker->places[place].references--;
+}
+
+/* A place with one reference. 0 or -ENOMEM. */
+static int new_place(struct worker *worker, const struct socks6_addr *address, uint16_t *out)
+{
+    size_t at = 0;
+    while (at < worker->place_count && worker->places[at].references != 0) {
+        at++;
+    }
+    if (at == worker->place_count) {
+        struct listener_place *more = at > UINT16_MAX ? NULL : reallocarray(worker->places, at + 1, sizeof *more);
+        if (more == NULL) {
+            return -ENOMEM;
+        }
+        worker->places = more;
+        worker->place_count++;
+    }
+    worker->places[at] = (struct listener_place){.address = *address, .references = 1};
+    *out = (uint16_t)at;
+    return 0;
+}
+
+/* ---- accepting ---- */
 
 enum accept_status { ACCEPT_ONE, ACCEPT_EMPTY, ACCEPT_PAUSE };
 
@@ -132,15 +175,28 @@ static enum accept_status accept_one(struct listener *listener)
     return status;
 }
 
+/*
+ * Level-triggered: what is left wakes us again. How many are tried follows what was found lately, so that a client who
+ * comes alone does not cost a call that finds nobody, and a crowd is taken in one go.
+ */
 static void on_ready(struct loop_io *io, uint32_t events)
 {
     struct listener *listener = LOOP_OWNER(io, struct listener, io);
+    unsigned accepted = 0;
 
-    (void)events; /* level-triggered: what is left wakes us again */
-    for (int i = 0; i < ACCEPT_BATCH; i++) {
-        if (accept_one(listener) != ACCEPT_ONE) {
+    (void)events;
+    while (accepted < listener->batch) {
+        enum accept_status status = accept_one(listener);
+        if (status != ACCEPT_ONE) {
+            listener->batch = accepted > 1 ? accepted : 1;
+            listener->full_batches = 0;
             return;
         }
+        accepted++;
+    }
+    if (++listener->full_batches >= FULL_BATCHES) {
+        listener->full_batches = 0;
+        listener->batch = listener->batch < ACCEPT_BATCH ? listener->batch * 2 : ACCEPT_BATCH;
     }
 }
 
@@ -178,7 +234,14 @@ int listener_open(struct worker *worker, const struct config_listener *config, i
         listener->retry.expired = on_retry;
         listener->configured = config->address;
         listener->protocols = config->protocols;
+        listener->batch = 1;
+        err = new_place(worker, &listener->address, &listener->place);
+    }
+    if (err == 0) {
         err = loop_add(worker->loop, &listener->io, EPOLLIN);
+        if (err != 0) {
+            listener_place_release(worker, listener->place);
+        }
     }
     if (err != 0) {
         free(listener);
@@ -199,6 +262,7 @@ void listener_close(struct listener *listener)
     loop_timer_cancel(worker->loop, &listener->retry);
     loop_remove(worker->loop, &listener->io);
     close(listener->fd);
+    listener_place_release(worker, listener->place);
     for (struct listener **link = &worker->listeners; *link != NULL; link = &(*link)->next) {
         if (*link == listener) {
             *link = listener->next;

@@ -12,6 +12,12 @@
 
 struct worker;
 
+/* For listener.c. */
+struct listener_place {
+    struct socks6_addr address;
+    uint32_t references; /* 0 = free */
+};
+
 struct listener {
     struct listener *next;
     struct worker *worker;
@@ -20,6 +26,9 @@ struct listener {
     struct loop_timer retry;       /* armed while paused */
     struct socks6_addr configured; /* port 0 if any was asked for */
     struct socks6_addr address;    /* where it really listens */
+    uint16_t place;                /* that address for those that outlive the listener */
+    unsigned batch;                /* so many are accepted at a wake-up */
+    unsigned full_batches;         /* wake-ups in a row that found as many */
     unsigned protocols;
     bool paused;
 };
@@ -30,5 +39,13 @@ SOCKS6_MUST_CHECK int listener_open(struct worker *worker, const struct config_l
 void listener_close(struct listener *listener);
 /* Tries at once if it is paused: a connection has ended. */
 void listener_resume(struct listener *listener);
+
+/*
+ * A connection remembers where it came in after its listener is gone, in 16 bits: the number of a place of its worker.
+ * A place exists while it is referred to.
+ */
+const struct socks6_addr *listener_place(const struct worker *worker, uint16_t place);
+void listener_place_retain(struct worker *worker, uint16_t place);
+void listener_place_release(struct worker *worker, uint16_t place);
 
 #endif

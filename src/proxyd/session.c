@@ -1,57 +1,113 @@
+/*
+ * The record is packed: addresses in their bytes, times and numbers in as many bits as they need. The destination as
+ * asked for is on the heap, and only if it is not the address that was dialled, for names above all.
+ */
 #include "proxyd/session.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "io/sock.h"
+#include "proxyd/listener.h"
 #include "proxyd/worker.h"
 
-/* An IP address and a port in 20 bytes; struct socks6_addr has room for a name and needs 260. */
-struct endpoint {
+/* In the order of protocol_names. */
+enum protocol { SOCKS4, SOCKS4A, SOCKS5, SOCKS6 };
+
+static const char *const protocol_names[] = {"socks4", "socks4a", "socks5", "socks6"};
+
+/* A destination, on the heap. */
+struct asked {
     uint16_t port;
-    uint8_t type;
-    uint8_t ip[16];
+    uint8_t type, len;
+    uint8_t bytes[]; /* of the address, or the name without NUL */
 };
 
 struct session {
-    struct session *prev, *next;
-    struct worker *worker;
-    const struct config *config;
-    struct relay *relay;
-    const char *protocol;
-    uint64_t id;
-    uint64_t accepted_ms;
-    struct endpoint client, listener, dialled, asked;
-    char asked_name[]; /* if asked.type is NAME: ends in NUL */
+    union {
+        struct conn *conn;   /* before the start */
+        struct asked *asked; /* after it; NULL = what was dialled */
+    } u;
+    const struct config *config; /* NULL before the start */
+    uint64_t id : 48;
+    uint64_t place : 16; /* of the listener: see listener.h */
+    uint64_t accepted_ms : 48;
+    uint64_t client_port : 16;
+    uint8_t client_ip[16], dialled_ip[16];
+    uint16_t dialled_port;
+    uint8_t client_type, dialled_type;
+    uint8_t protocol;
 };
 
-static struct endpoint pack(const struct socks6_addr *addr)
+_Static_assert(sizeof(struct session) <= 72, "memory budget of an idle connection: with struct relay below 256 bytes");
+
+size_t session_record_len(void)
 {
-    struct endpoint endpoint = {.port = addr->port, .type = addr->type};
-    if (addr->type != SOCKS6_ADDR_NAME) {
-        memcpy(endpoint.ip, &addr->u, addr->len <= sizeof endpoint.ip ? addr->len : 0);
-    }
-    return endpoint;
+    return sizeof(struct session);
 }
 
-static struct socks6_addr unpack(const struct endpoint *endpoint, const char *name)
+void session_set_conn(struct relay *relay, struct conn *conn)
 {
-    struct socks6_addr addr = {0};
-    switch (endpoint->type) {
-    case SOCKS6_ADDR_IPV4:
-        return socks6_addr_ipv4(endpoint->ip, endpoint->port);
-    case SOCKS6_ADDR_IPV6:
-        return socks6_addr_ipv6(endpoint->ip, endpoint->port);
-    case SOCKS6_ADDR_NAME:
-        assert(name != NULL);                                              /* only `asked` can be one */
-        (void)socks6_addr_name(name, strlen(name), endpoint->port, &addr); /* was valid when it was packed */
-        return addr;
-    default:
-        return addr;
+    struct session *session = relay_record(relay);
+    session->u.conn = conn;
+}
+
+struct conn *session_conn(struct relay *relay)
+{
+    struct session *session = relay_record(relay);
+    return session->u.conn;
+}
+
+static void pack_ip(uint8_t ip[16], const struct socks6_addr *addr)
+{
+    memcpy(ip, &addr->u, addr->len <= 16 ? addr->len : 0);
+}
+
+static struct socks6_addr unpack_ip(uint8_t type, const uint8_t ip[16], uint16_t port)
+{
+    return type == SOCKS6_ADDR_IPV4 ? socks6_addr_ipv4(ip, port) : socks6_addr_ipv6(ip, port);
+}
+
+/* False: no memory. */
+static bool pack_asked(const struct socks6_addr *addr, const struct socks6_addr *dialled, struct asked **out)
+{
+    *out = NULL;
+    if (socks6_addr_equal(addr, dialled)) {
+        return true;
     }
+    struct asked *asked = malloc(sizeof *asked + addr->len);
+    if (asked == NULL) {
+        return false;
+    }
+    asked->port = addr->port;
+    asked->type = addr->type;
+    asked->len = addr->len;
+    memcpy(asked->bytes, &addr->u, addr->len);
+    *out = asked;
+    return true;
+}
+
+static struct socks6_addr unpack_asked(const struct asked *asked)
+{
+    if (asked->type != SOCKS6_ADDR_NAME) {
+        return unpack_ip(asked->type, asked->bytes, asked->port);
+    }
+    struct socks6_addr addr = {0};
+    bool was_valid = socks6_addr_name((const char *)asked->bytes, asked->len, asked->port, &addr);
+    assert(was_valid);
+    (void)was_valid;
+    return addr;
+}
+
+static uint8_t pack_protocol(const char *name)
+{
+    uint8_t protocol = SOCKS4;
+    while (protocol < SOCKS6 && strcmp(protocol_names[protocol], name) != 0) {
+        protocol++;
+    }
+    return protocol;
 }
 
 static const char *reason_of(const struct relay_result *result)
@@ -80,49 +136,46 @@ static const char *reason_of(const struct relay_result *result)
     }
 }
 
-/* Gives back everything but the relay itself. */
-static void session_free(struct session *session)
+static struct worker *worker_of(const struct relay *relay)
 {
-    struct worker *worker = session->worker;
-    struct socks6_addr client = unpack(&session->client, NULL);
+    return relay_context(relay);
+}
 
-    if (session->prev != NULL) {
-        session->prev->next = session->next;
-    } else {
-        worker->sessions = session->next;
-    }
-    if (session->next != NULL) {
-        session->next->prev = session->prev;
-    }
-    limits_release(worker->shared->limits, &client);
-    config_release(session->config);
-    free(session);
+/* What every connection has, once its descriptors are closed. */
+static void give_back(struct worker *worker, const struct config *config, uint16_t place,
+                      const struct socks6_addr *client)
+{
+    limits_release(worker->shared->limits, client);
+    config_release(config);
+    listener_place_release(worker, place);
     worker_connection_gone(worker);
 }
 
-static void write_entry(const struct session *session, const char *reason, uint64_t bytes_up, uint64_t bytes_down)
+static void write_entry(const struct worker *worker, const struct session *session, const char *reason,
+                        const struct relay_result *result)
 {
     struct log_access entry = {
         .id = session->id,
-        .client = unpack(&session->client, NULL),
-        .listener = unpack(&session->listener, NULL),
-        .protocol = session->protocol,
+        .client = unpack_ip(session->client_type, session->client_ip, session->client_port),
+        .listener = *listener_place(worker, session->place),
+        .protocol = protocol_names[session->protocol],
         .command = socks6_command_name(SOCKS6_COMMAND_CONNECT),
-        .asked = unpack(&session->asked, session->asked_name),
-        .dialled = unpack(&session->dialled, NULL),
+        .dialled = unpack_ip(session->dialled_type, session->dialled_ip, session->dialled_port),
         .reply = SOCKS6_REPLY_SUCCESS,
-        .bytes_up = bytes_up,
-        .bytes_down = bytes_down,
-        .duration_ms = loop_now_ms(session->worker->loop) - session->accepted_ms,
+        .bytes_up = result->bytes[RELAY_A],
+        .bytes_down = result->bytes[RELAY_B],
+        .duration_ms = loop_now_ms(worker->loop) - session->accepted_ms,
         .reason = reason,
     };
+    entry.asked = session->u.asked == NULL ? entry.dialled : unpack_asked(session->u.asked);
     log_access_write(&entry);
 }
 
-static void on_relay_done(void *user, const struct relay_result *result)
+static void on_relay_done(struct relay *relay, const struct relay_result *result)
 {
-    struct session *session = user;
-    struct stats *stats = &session->worker->stats;
+    struct session *session = relay_record(relay);
+    struct worker *worker = worker_of(relay);
+    struct stats *stats = &worker->stats;
 
     stats_add(stats, STATS_bytes_up, result->bytes[RELAY_A]);
     stats_add(stats, STATS_bytes_down, result->bytes[RELAY_B]);
@@ -138,8 +191,40 @@ static void on_relay_done(void *user, const struct relay_result *result)
         stats_add(stats, STATS_relay_idle, 1);
         break;
     }
-    write_entry(session, reason_of(result), result->bytes[RELAY_A], result->bytes[RELAY_B]);
-    session_free(session);
+    write_entry(worker, session, reason_of(result), result);
+    struct socks6_addr client = unpack_ip(session->client_type, session->client_ip, session->client_port);
+    free(session->u.asked);
+    give_back(worker, session->config, session->place, &client);
+}
+
+static void on_no_pipe(void *context)
+{
+    struct worker *worker = context;
+    stats_add(&worker->stats, STATS_splice_refused, 1);
+}
+
+struct relay_hooks session_hooks(struct worker *worker)
+{
+    return (struct relay_hooks){.done = on_relay_done, .no_pipe = on_no_pipe, .context = worker};
+}
+
+static bool is_local(const struct worker *worker, const struct socks6_addr *addr)
+{
+    return sock_is_loopback(addr) || local_addrs_has(worker->shared->local, addr);
+}
+
+/* Measured: on loopback copying is quicker, and where a network interface is on both legs splicing is. */
+static bool may_splice(const struct worker *worker, const struct config *config, const struct log_access *entry)
+{
+    switch (config->relay) {
+    case CONFIG_RELAY_AUTO:
+        return !is_local(worker, &entry->client) && !is_local(worker, &entry->dialled);
+    case CONFIG_RELAY_COPY:
+        return false;
+    case CONFIG_RELAY_SPLICE:
+        return true;
+    }
+    return false;
 }
 
 static void log_failed_start(const struct worker *worker, const struct log_access *entry, uint64_t accepted_ms)
@@ -150,67 +235,50 @@ static void log_failed_start(const struct worker *worker, const struct log_acces
     log_access_write(&failed);
 }
 
-static struct session *session_new(struct worker *worker, const struct config *config, const struct log_access *entry,
-                                   uint64_t accepted_ms)
+void session_start(struct relay *relay, struct worker *worker, const struct config *config, uint16_t place,
+                   struct relay_start *start, const struct log_access *entry, uint64_t accepted_ms)
 {
-    size_t name_len = entry->asked.type == SOCKS6_ADDR_NAME ? strlen(entry->asked.u.name) + 1 : 0;
-    struct session *session = calloc(1, sizeof *session + name_len);
-    if (session == NULL) {
-        return NULL;
-    }
-    session->worker = worker;
-    session->config = config;
-    session->protocol = entry->protocol;
-    session->id = entry->id;
-    session->accepted_ms = accepted_ms;
-    session->client = pack(&entry->client);
-    session->listener = pack(&entry->listener);
-    session->dialled = pack(&entry->dialled);
-    session->asked = pack(&entry->asked);
-    if (name_len != 0) {
-        memcpy(session->asked_name, entry->asked.u.name, name_len);
-    }
-    session->next = worker->sessions;
-    if (session->next != NULL) {
-        session->next->prev = session;
-    }
-    worker->sessions = session;
-    return session;
-}
+    struct session *session = relay_record(relay);
+    struct asked *asked;
+    int err = 0;
 
-void session_start(struct worker *worker, const struct config *config, int client_fd, int server_fd, uint8_t *early,
-                   size_t early_len, const struct log_access *entry, uint64_t accepted_ms)
-{
-    const struct relay_config relay_config = {
-        .idle_ms = config->limits.idle_ms,
-        .half_closed_ms = config->limits.half_closed_ms,
-    };
-    struct session *session = session_new(worker, config, entry, accepted_ms);
-
-    if (session == NULL) {
-        sock_reset_on_close(client_fd);
-        sock_reset_on_close(server_fd);
-        close(client_fd);
-        close(server_fd);
-        free(early);
+    if (!pack_asked(&entry->asked, &entry->dialled, &asked)) {
+        relay_refuse(relay, start->fd_b);
+        err = -ENOMEM;
+    } else {
+        session->u.asked = asked;
+        session->config = config;
+        session->id = entry->id & ((UINT64_C(1) << 48) - 1);
+        session->place = place;
+        session->accepted_ms = accepted_ms & ((UINT64_C(1) << 48) - 1);
+        session->protocol = pack_protocol(entry->protocol);
+        session->client_type = entry->client.type;
+        session->client_port = entry->client.port;
+        pack_ip(session->client_ip, &entry->client);
+        session->dialled_type = entry->dialled.type;
+        session->dialled_port = entry->dialled.port;
+        pack_ip(session->dialled_ip, &entry->dialled);
+        start->limits = &config->limits.relay;
+        start->may_splice = may_splice(worker, config, entry);
+        err = relay_start(relay, start);
+        if (err != 0) {
+            free(asked);
+        }
+    }
+    if (err != 0) {
         stats_add(&worker->stats, STATS_closed, 1);
         log_failed_start(worker, entry, accepted_ms);
-        limits_release(worker->shared->limits, &entry->client);
-        config_release(config);
-        worker_connection_gone(worker);
-        return;
-    }
-    if (relay_start(worker->relays, client_fd, server_fd, early, early_len, &relay_config, on_relay_done, session,
-                    &session->relay) != 0) {
-        stats_add(&worker->stats, STATS_closed, 1);
-        log_failed_start(worker, entry, accepted_ms);
-        session_free(session);
+        give_back(worker, config, place, &entry->client);
     }
 }
 
 void session_abort_all(struct worker *worker)
 {
-    while (worker->sessions != NULL) {
-        relay_abort(worker->sessions->relay);
+    /* A worker that could not be made has none. */
+    struct relay *next = worker->relays == NULL ? NULL : relay_next(worker->relays, NULL, true);
+    while (next != NULL) {
+        struct relay *relay = next;
+        next = relay_next(worker->relays, relay, true);
+        relay_abort(relay);
     }
 }

@@ -1,19 +1,35 @@
 /*
  * What the daemon remembers of a connection while its bytes are relayed: enough for its access line, and small.
+ *
+ * It is the record of the connection's relay (io/relay.h), so both are one block of the worker's slab, from accept on.
+ * Until relaying starts it says whose conversation it is, and no more.
  */
 #ifndef PROXYD_SESSION_H
 #define PROXYD_SESSION_H
 
+#include "io/relay.h"
 #include "proxyd/log.h"
 
+struct config;
+struct conn;
 struct worker;
 
+/* Bytes that go with each relay. */
+size_t session_record_len(void);
+/* What the relays of `worker` (its context) call. */
+struct relay_hooks session_hooks(struct worker *worker);
+
+/* The conversation that a relay not yet started belongs to. */
+void session_set_conn(struct relay *relay, struct conn *conn);
+struct conn *session_conn(struct relay *relay);
+
 /*
- * Starts relaying between the client's and the server's descriptor, with `early` bytes (malloc'ed, may be NULL) ahead of the client's others. Takes the
- * descriptors, `early`, a reference of `config` and the client's count in the limits, also on failure. `entry` is what is known for the access line so far (copied); `accepted_ms` by the loop's clock.
+ * Starts relaying: `start` but for its limits and its engine, which the configuration decides. Takes both descriptors,
+ * the relay, a reference of `config`, one of the listener's place and the client's count in the limits, also on
+ * failure. `entry` is what is known for the access line so far (copied); `accepted_ms` by the loop's clock.
  */
-void session_start(struct worker *worker, const struct config *config, int client_fd, int server_fd, uint8_t *early,
-                   size_t early_len, const struct log_access *entry, uint64_t accepted_ms);
+void session_start(struct relay *relay, struct worker *worker, const struct config *config, uint16_t place,
+                   struct relay_start *start, const struct log_access *entry, uint64_t accepted_ms);
 
 /* Resets all relayed connections of the worker. */
 void session_abort_all(struct worker *worker);

@@ -26,6 +26,7 @@
     X(resolve_failed, "requests whose name could not be resolved")                                                     \
     X(relay_resets, "relays ended by a reset")                                                                         \
     X(relay_idle, "relays ended by an idle limit")                                                                     \
+    X(splice_refused, "times a bulk stream was copied because there was no pipe to splice it through")                 \
     X(bytes_up, "bytes from clients to servers")                                                                       \
     X(bytes_down, "bytes from servers to clients")
 

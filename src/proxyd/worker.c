@@ -51,7 +51,7 @@ static void close_listeners(struct worker *worker)
 
 static void stop_if_done(struct worker *worker)
 {
-    if (worker->draining && worker->conns == NULL && worker->sessions == NULL) {
+    if (worker->draining && worker->connection_count == 0) {
         loop_stop(worker->loop);
     }
 }
@@ -139,8 +139,14 @@ void worker_drain(struct worker *worker, bool now)
     }
 }
 
+void worker_connection_begun(struct worker *worker)
+{
+    worker->connection_count++;
+}
+
 void worker_connection_gone(struct worker *worker)
 {
+    worker->connection_count--;
     for (struct listener *listener = worker->listeners; listener != NULL; listener = listener->next) {
         listener_resume(listener);
     }
@@ -187,11 +193,16 @@ static int make_drain_orders(struct worker *worker)
 static int worker_init(struct worker *worker)
 {
     int err = make_drain_orders(worker);
+    conn_slab_init(&worker->conns);
     if (err == 0) {
         worker->scratch = malloc(WORKER_SCRATCH_LEN);
         err = worker->scratch == NULL ? -ENOMEM : loop_new(&worker->loop);
     }
-    return err == 0 ? relay_shared_new(worker->loop, &worker->relays) : err;
+    if (err == 0) {
+        const struct relay_hooks hooks = session_hooks(worker);
+        err = relay_shared_new(worker->loop, session_record_len(), &hooks, &worker->relays);
+    }
+    return err;
 }
 
 int worker_new(struct shared *shared, const struct config *config, const int *fds,
@@ -239,8 +250,11 @@ void worker_free(struct worker *worker)
         conn_abort_all(worker);
         session_abort_all(worker);
     }
+    slab_done(&worker->conns);
     relay_shared_free(worker->relays);
-    loop_free(worker->loop);
+    worker->relays = NULL;
+    loop_free(worker->loop); /* which delivers orders that nobody has seen yet */
+    free(worker->places);
     config_release(worker->config);
     free(worker->scratch);
     free(worker->drain_orders[0]);

@@ -12,6 +12,7 @@
 #include "io/loop.h"
 #include "io/relay.h"
 #include "io/resolver.h"
+#include "io/slab.h"
 #include "proxyd/config.h"
 #include "proxyd/limits.h"
 #include "proxyd/listener.h"
@@ -31,17 +32,16 @@ struct shared {
 /* Bytes that one read of an unfinished conversation takes at most; also the cap on early data held while dialling. */
 #define WORKER_SCRATCH_LEN 65536u
 
-struct conn;
-struct session;
-
 struct worker {
     struct shared *shared;
     struct loop *loop;
     struct relay_shared *relays;
     const struct config *config; /* in force for new connections */
     struct listener *listeners;  /* list */
-    struct conn *conns;          /* list: conversations not yet relayed, or lingering */
-    struct session *sessions;    /* list: relayed connections */
+    struct listener_place *places;
+    size_t place_count;
+    struct slab conns;         /* conversations not yet relayed, or lingering */
+    uint32_t connection_count; /* these and those relayed */
     struct stats stats;
     uint8_t *scratch; /* WORKER_SCRATCH_LEN: for the handler that is running, never across events */
     bool draining;
@@ -65,7 +65,8 @@ SOCKS6_MUST_CHECK int worker_reload(struct worker *worker, const struct config *
 /* Stops listening; the thread ends with its last connection. `now`: resets them instead of waiting. Allocation-free. */
 void worker_drain(struct worker *worker, bool now);
 
-/* For conn.c: a connection of this worker has ended. */
+/* For conn.c and session.c: a connection of this worker has begun; it has ended, and everything of it was given back. */
+void worker_connection_begun(struct worker *worker);
 void worker_connection_gone(struct worker *worker);
 
 #endif

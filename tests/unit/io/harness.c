@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -52,12 +54,20 @@ int __real_setsockopt(int fd, int level, int name, const void *value, socklen_t 
 int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t len);
 int __real_getsockopt(int fd, int level, int name, void *value, socklen_t *len);
 int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len);
+ssize_t __real_splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t len, unsigned flags);
+ssize_t __wrap_splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t len, unsigned flags);
+int __real_pipe2(int fds[2], int flags);
+int __wrap_pipe2(int fds[2], int flags);
+int __real_fcntl64(int fd, int command, int value);
+int __wrap_fcntl64(int fd, int command, int value);
+ssize_t __real_read(int fd, void *buf, size_t len);
+ssize_t __wrap_read(int fd, void *buf, size_t len);
+void *__real_mmap64(void *at, size_t len, int prot, int flags, int fd, off_t offset);
+void *__wrap_mmap64(void *at, size_t len, int prot, int flags, int fd, off_t offset);
 void *__real_malloc(size_t size);
 void *__wrap_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void *__wrap_calloc(size_t count, size_t size);
-void *__real_aligned_alloc(size_t alignment, size_t size);
-void *__wrap_aligned_alloc(size_t alignment, size_t size);
 
 static struct {
     uint64_t clock_offset_ms;
@@ -73,6 +83,7 @@ static struct {
 
     int endless_fd;
     unsigned endless_count;
+    uint64_t spliced;
     bool connect_to_self, connect_at_once;
     size_t largest_malloc;
 } harness = {.endless_fd = -1};
@@ -94,6 +105,12 @@ static bool fails(const char *call)
         errno = harness.fail_error;
     }
     return is_now;
+}
+
+static bool is_pipe(int fd)
+{
+    struct stat about;
+    return fstat(fd, &about) == 0 && S_ISFIFO(about.st_mode);
 }
 
 int __wrap_clock_gettime(clockid_t clock, struct timespec *out)
@@ -215,9 +232,48 @@ void *__wrap_calloc(size_t count, size_t size)
     return fails("calloc") ? NULL : __real_calloc(count, size);
 }
 
-void *__wrap_aligned_alloc(size_t alignment, size_t size)
+void *__wrap_mmap64(void *at, size_t len, int prot, int flags, int fd, off_t offset)
 {
-    return fails("aligned_alloc") ? NULL : __real_aligned_alloc(alignment, size);
+    return fails("mmap") ? MAP_FAILED : __real_mmap64(at, len, prot, flags, fd, offset);
+}
+
+ssize_t __wrap_splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t len, unsigned flags)
+{
+    if (harness.endless_fd >= 0) {
+        harness.endless_count += in == harness.endless_fd;
+        return (ssize_t)len;
+    }
+    bool is_out = flags != 0 && len > 0 && is_pipe(in);
+    if (fails("splice") || fails(is_out ? "splice out" : "splice in")) {
+        return -1;
+    }
+    ssize_t moved = __real_splice(in, in_at, out, out_at, len, flags);
+    if (moved > 0) {
+        harness.spliced += is_out ? (uint64_t)moved : 0;
+    }
+    return moved;
+}
+
+int __wrap_pipe2(int fds[2], int flags)
+{
+    return fails("pipe2") ? -1 : __real_pipe2(fds, flags);
+}
+
+int __wrap_fcntl64(int fd, int command, int value)
+{
+    return fails("fcntl") ? -1 : __real_fcntl64(fd, command, value);
+}
+
+ssize_t __wrap_read(int fd, void *buf, size_t len)
+{
+    return fails("read") ? -1 : __real_read(fd, buf, len);
+}
+
+uint64_t harness_spliced(void)
+{
+    uint64_t spliced = harness.spliced;
+    harness.spliced = 0;
+    return spliced;
 }
 
 ssize_t real_recv(int fd, void *buf, size_t len, int flags)
@@ -332,7 +388,7 @@ void harness_pair(int fds[2])
     assert_int_equal(__real_connect(fds[0], (const struct sockaddr *)&addr, len), 0);
     fds[1] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     assert_true(fds[1] >= 0);
-    assert_int_equal(fcntl(fds[0], F_SETFL, O_NONBLOCK), 0);
+    assert_int_equal(__real_fcntl64(fds[0], F_SETFL, O_NONBLOCK), 0);
     for (int i = 0; i < 2; i++) { /* Nagle would make quiet moments in mid-stream */
         const int on = 1;
         assert_int_equal(__real_setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on), 0);

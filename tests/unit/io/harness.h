@@ -52,13 +52,16 @@ bool harness_has_failed(void);
  * = off.
  */
 void harness_endless_source(int fd);
-/* recv() calls answered so. */
+/* recv() calls, and splice() calls from it, answered so. */
 unsigned harness_endless_count(void);
 
 /* While set, connect() binds the socket to the address it is to connect to: a connection with itself. */
 void harness_connect_to_self(bool on);
 /* While set, connect() returns only when the connection stands, as it can where no answer need be waited for. */
 void harness_connect_at_once(bool on);
+
+/* Bytes that splice() has moved out of pipes since the last call. */
+uint64_t harness_spliced(void);
 
 /* The largest block that malloc() gave to the code under test since the last call. */
 size_t harness_largest_malloc(void);

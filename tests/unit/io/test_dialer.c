@@ -178,7 +178,6 @@ static void test_connection_has_its_options(void **state)
     assert_true((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
     assert_int_equal(int_option(fd, IPPROTO_TCP, TCP_NODELAY), 1);
     assert_int_equal(int_option(fd, SOL_SOCKET, SO_OOBINLINE), 1);
-    assert_int_equal(int_option(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
     assert_int_equal(int_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), SOCK_USER_TIMEOUT_MS);
     assert_int_equal(int_option(fd, IPPROTO_IP, IP_RECVERR), 0);
     /* It is not in the loop any more: it can be added there. */

@@ -219,7 +219,7 @@ static void on_task(struct loop_task *task)
 {
     size_t i = (size_t)(task - tasks);
     ran_in_turn[i] = turns;
-    assert_false(task->queued);
+    assert_null(task->next);
     if (i == 0) {
         loop_defer(loop, &tasks[1]); /* the next turn's */
         loop_defer_cancel(loop, &tasks[2]);

@@ -19,8 +19,8 @@
 static void converse(struct world *world, const char *call, unsigned n, int error)
 {
     world_open(world);
-    world->config.idle_ms = 600000;
-    world->config.half_closed_ms = 600000;
+    world->limits.idle_ms = 600000;
+    world->limits.half_closed_ms = 600000;
     world->server.is_paused = true;
     world->client.to_send = 6 * MIB;
     world->server.to_send = 300000;
@@ -103,10 +103,10 @@ static void test_malloc_fails(void **state)
     fail_everywhere("malloc", ENOMEM);
 }
 
-static void test_aligned_alloc_fails(void **state)
+static void test_mmap_fails(void **state)
 {
     (void)state;
-    fail_everywhere("aligned_alloc", ENOMEM);
+    fail_everywhere("mmap", ENOMEM);
 }
 
 /* Interrupted calls are made again: nothing is lost. */
@@ -155,7 +155,7 @@ static void test_shared_without_memory_fails(void **state)
     for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
         struct relay_shared *shared = NULL;
         harness_fail(calls[i], 1, ENOMEM);
-        assert_int_equal(relay_shared_new(loop, &shared), -ENOMEM);
+        assert_int_equal(relay_shared_new(loop, 8, &(struct relay_hooks){0}, &shared), -ENOMEM);
         assert_null(shared);
     }
     harness_fail(NULL, 0, 0);
@@ -163,8 +163,9 @@ static void test_shared_without_memory_fails(void **state)
     loop_free(loop);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    world_init(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_epoll_ctl_fails),
         cmocka_unit_test(test_recv_fails),
@@ -172,7 +173,7 @@ int main(void)
         cmocka_unit_test(test_shutdown_fails),
         cmocka_unit_test(test_getsockopt_fails),
         cmocka_unit_test(test_malloc_fails),
-        cmocka_unit_test(test_aligned_alloc_fails),
+        cmocka_unit_test(test_mmap_fails),
         cmocka_unit_test(test_interrupted_calls_lose_nothing),
         cmocka_unit_test(test_setsockopt_fails_at_the_end),
         cmocka_unit_test(test_shared_without_memory_fails),

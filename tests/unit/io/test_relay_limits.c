@@ -44,8 +44,8 @@ static void test_idle_limit_ends_with_resets(void **state)
     struct world world;
     (void)state;
     world_open(&world);
-    world.config.idle_ms = 24 * HOUR;
-    world.config.half_closed_ms = 5 * MINUTE; /* does not hold: nothing is half closed */
+    world.limits.idle_ms = 24 * HOUR;
+    world.limits.half_closed_ms = 5 * MINUTE; /* does not hold: nothing is half closed */
     world_start(&world, NULL, 0);
     uint64_t took = run_to_end(&world);
     assert_int_equal(world.result.end, RELAY_IDLE);
@@ -61,7 +61,7 @@ static void test_short_idle_limit_is_exact(void **state)
     struct world world;
     (void)state;
     world_open(&world);
-    world.config.idle_ms = 700;
+    world.limits.idle_ms = 700;
     world_start(&world, NULL, 0);
     assert_in_range(run_to_end(&world), 700, 1500);
     assert_int_equal(world.result.end, RELAY_IDLE);
@@ -73,7 +73,7 @@ static void test_traffic_puts_the_idle_limit_off(void **state)
     struct world world;
     (void)state;
     world_open(&world);
-    world.config.idle_ms = 24 * HOUR;
+    world.limits.idle_ms = 24 * HOUR;
     world_start(&world, NULL, 0);
     for (int i = 0; i < 3; i++) {
         world_run_for(&world, 20 * HOUR);
@@ -95,7 +95,7 @@ static void test_without_limits_nothing_ends(void **state)
     world_start(&world, NULL, 0);
     world_run_for(&world, 1000 * HOUR);
     assert_false(world.is_over);
-    assert_true(world.relay->resting);
+    assert_true(world.relay->is_resting);
     assert_false(loop_timer_is_armed(&world.relay->timer));
     world_close(&world);
 }
@@ -107,11 +107,11 @@ static void test_resting_relay_wakes_with_traffic(void **state)
     world_open(&world);
     world_start(&world, NULL, 0);
     world_run_for(&world, 3 * MINUTE);
-    assert_true(world.relay->resting);
+    assert_true(world.relay->is_resting);
     send_from_client(&world, 100);
     harness_run_until_quiet(world.loop);
     assert_int_equal(world.server.received, 100);
-    assert_false(world.relay->resting);
+    assert_false(world.relay->is_resting);
     assert_true(loop_timer_is_armed(&world.relay->timer));
     world_close(&world);
 }
@@ -121,8 +121,8 @@ static void test_half_closed_limit_counts_quiet_time(void **state)
     struct world world;
     (void)state;
     world_open(&world);
-    world.config.idle_ms = 24 * HOUR;
-    world.config.half_closed_ms = 5 * MINUTE;
+    world.limits.idle_ms = 24 * HOUR;
+    world.limits.half_closed_ms = 5 * MINUTE;
     world_start(&world, NULL, 0);
     world_run_for(&world, HOUR); /* open: the limit does not hold */
     world.client.shuts_when_sent = true;
@@ -147,7 +147,7 @@ static void test_short_half_closed_limit_is_exact(void **state)
     struct world world;
     (void)state;
     world_open(&world);
-    world.config.half_closed_ms = 800;
+    world.limits.half_closed_ms = 800;
     world.server.shuts_when_sent = true;
     world_start(&world, NULL, 0);
     assert_in_range(run_to_end(&world), 800, 2000);
@@ -160,14 +160,14 @@ static void pause_and_go_on(uint64_t len, bool fits)
 {
     struct world world;
     world_open(&world);
-    world.config.idle_ms = HOUR;
-    world.config.half_closed_ms = MINUTE;
+    world.limits.idle_ms = HOUR;
+    world.limits.half_closed_ms = MINUTE;
     world.client.is_paused = true;
     world.server.to_send = len;
     world.server.shuts_when_sent = true;
     world_start(&world, NULL, 0);
     harness_run_until_quiet(world.loop);
-    assert_int_equal(world.relay->flows[RELAY_B].ended, fits);
+    assert_int_equal(world.relay->legs[RELAY_B].ended, fits);
     world_run_for(&world, HOUR / 3);
     assert_false(world.is_over);
     world.client.is_paused = false;
@@ -192,7 +192,7 @@ static void test_idle_limit_ends_a_reader_that_never_reads(void **state)
     struct world world;
     (void)state;
     world_open(&world);
-    world.config.idle_ms = 10 * MINUTE;
+    world.limits.idle_ms = 10 * MINUTE;
     world.server.is_paused = true;
     world.client.to_send = 64 * MIB;
     world_start(&world, NULL, 0);
@@ -252,8 +252,9 @@ static void test_closed_window_is_seen_beside_traffic(void **state)
     world_close(&world);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    world_init(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_idle_limit_ends_with_resets),
         cmocka_unit_test(test_short_idle_limit_is_exact),

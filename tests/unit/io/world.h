@@ -20,20 +20,27 @@ struct world {
     struct relay *relay; /* NULL before the start and after the end */
     int fd_a, fd_b;      /* the relay's once it is started */
     struct peer client, server;
-    struct relay_config config;
+    struct relay_limits limits;
     bool is_over;
+    unsigned no_pipe_count;
     struct relay_result result;
     struct loop_timer timer; /* world_run_for() */
     bool has_expired;
     unsigned fds_before;
 };
 
+/* Whether relays may splice: set by main(), from the program's first argument, before any test. */
+extern bool world_splices;
+
+/* Takes the program's arguments: "splice" or none. */
+void world_init(int argc, char **argv);
+
 /* Everything but the relay. The limits are off. */
 void world_open(struct world *world);
 /* Starts the relay, as far as it can be; 0 or relay_start()'s error. */
-int world_try_start(struct world *world, uint8_t *early, size_t early_len);
+int world_try_start(struct world *world, const uint8_t *early, size_t early_len);
 /* Starts the relay; failing is an error of the test. */
-void world_start(struct world *world, uint8_t *early, size_t early_len);
+void world_start(struct world *world, const uint8_t *early, size_t early_len);
 /* Closes and frees everything, and demands that no descriptor stays. */
 void world_close(struct world *world);
 

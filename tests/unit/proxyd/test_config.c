@@ -57,7 +57,7 @@ static void assert_error(const char *text, size_t len, const char *expected)
 
 #define QUOTE_IPV6 "YAML reads this IPv6 address as something else; put it in quotes: \"[::]:1080\", \"fe80::/10\""
 #define EMPTY_LIST "an empty list would match nothing; remove the key to match everything, or say what it is for"
-#define TOP_KEYS "(keys here: listeners, open, workers, rules, limits, log)"
+#define TOP_KEYS "(keys here: listeners, open, workers, relay, rules, limits, log)"
 #define LIMIT_KEYS "(keys here: handshake, connect, idle, half_closed, connections, connections_per_client, options)"
 #define NO_TIME "is not a time; write a number and a unit: 500ms, 10s, 5m, 24h, 7d"
 #define NO_HOST                                                                                                        \
@@ -242,6 +242,9 @@ static void test_value_errors_are_exact(void **state)
         {"workers: -1\n", "f.yaml:1:10: '-1' is not a number from 1 to 256; write one, or 'auto'"},
         {"workers:\n", "f.yaml:1:9: expected a number, found nothing"},
         {"workers: \"\"\n", "f.yaml:1:10: expected a number, found nothing"},
+        {"relay: zero-copy\n", "f.yaml:1:8: 'zero-copy' is not a way to relay; write one of: auto, copy, splice"},
+        {"relay:\n", "f.yaml:1:7: expected a way to relay, found nothing"},
+        {"relay: [copy]\n", "f.yaml:1:8: expected a way to relay, found a list"},
         {"workers: [1]\n", "f.yaml:1:10: expected a number, found a list"},
         {"open: yes\n", "f.yaml:1:7: 'yes' is neither 'true' nor 'false'; write one of them"},
         {"open: {}\n", "f.yaml:1:7: expected true or false, found a mapping"},
@@ -510,10 +513,11 @@ static void assert_defaults(const struct config *config)
         assert_int_equal(config->listeners[i].line, 0);
     }
     assert_int_equal(config->workers, 0);
+    assert_int_equal(config->relay, CONFIG_RELAY_AUTO);
     assert_int_equal(config->limits.handshake_ms, 10000);
     assert_int_equal(config->limits.connect_ms, 30000);
-    assert_int_equal(config->limits.idle_ms, 86400000);
-    assert_int_equal(config->limits.half_closed_ms, 300000);
+    assert_int_equal(config->limits.relay.idle_ms, 86400000);
+    assert_int_equal(config->limits.relay.half_closed_ms, 300000);
     assert_int_equal(config->limits.connections, 0);
     assert_int_equal(config->limits.connections_per_client, CONFIG_PER_CLIENT_AUTO);
     assert_int_equal(config->limits.options, 20480);
@@ -566,6 +570,7 @@ static void test_every_key_is_taken(void **state)
                                        "  - {address: \"127.0.0.1:0\"}\n"
                                        "open: false\n"
                                        "workers: 3\n"
+                                       "relay: splice\n"
                                        "limits: {handshake: 1500ms, connect: 5s, idle: none, half_closed: 0,\n"
                                        "         connections: 123, connections_per_client: off, options: 4}\n"
                                        "log: {level: debug, format: json, access: false}\n");
@@ -581,10 +586,11 @@ static void test_every_key_is_taken(void **state)
     assert_int_equal(config->listeners[1].line, 4);
     assert_true(config->listeners[1].open);
     assert_int_equal(config->workers, 3);
+    assert_int_equal(config->relay, CONFIG_RELAY_SPLICE);
     assert_int_equal(config->limits.handshake_ms, 1500);
     assert_int_equal(config->limits.connect_ms, 5000);
-    assert_int_equal(config->limits.idle_ms, 0);
-    assert_int_equal(config->limits.half_closed_ms, 0);
+    assert_int_equal(config->limits.relay.idle_ms, 0);
+    assert_int_equal(config->limits.relay.half_closed_ms, 0);
     assert_int_equal(config->limits.connections, 123);
     assert_int_equal(config->limits.connections_per_client, 0);
     assert_int_equal(config->limits.options, 4);
@@ -611,7 +617,7 @@ static void test_times_in_every_unit(void **state)
 
         (void)snprintf(text, sizeof text, "limits: {idle: %s}\n", cases[i].text);
         config = load(text);
-        assert_int_equal(config->limits.idle_ms, cases[i].ms);
+        assert_int_equal(config->limits.relay.idle_ms, cases[i].ms);
         config_release(config);
     }
 }
@@ -757,7 +763,7 @@ static void test_printed_configuration_loads_to_the_same(void **state)
         "",
         "open: true\nlisteners: [{address: \"[::ffff:10.0.0.1]:1\", protocols: [socks4]}, {address: "
         "\"[2001:db8::]:65535\", open: "
-        "false}]\nrules: [allow: {from: 10.0.0.0/8}]\nworkers: 256\n",
+        "false}]\nrules: [allow: {from: 10.0.0.0/8}]\nworkers: 256\nrelay: copy\n",
         "limits: {handshake: 1ms, connect: 90s, idle: off, half_closed: 365d, connections: 10000000, "
         "connections_per_client: none,"
         " options: 20480}\n",
@@ -792,6 +798,7 @@ static void test_printed_configuration_loads_to_the_same(void **state)
             assert_int_equal(first->listeners[j].open, second->listeners[j].open);
         }
         assert_int_equal(first->workers, second->workers);
+        assert_int_equal(first->relay, second->relay);
         assert_int_equal(first->policy->count, second->policy->count);
         for (size_t j = 0; j < first->policy->count; j++) {
             assert_int_equal(first->policy->rules[j].allow, second->policy->rules[j].allow);
@@ -822,6 +829,7 @@ static void test_printing_shows_defaults_and_what_no_rule_matches(void **state)
              "    open: false\n"
              "open: false\n"
              "workers: auto\n"
+             "relay: auto\n"
              "rules: []\n"
              "limits:\n"
              "  handshake: 10s\n"
