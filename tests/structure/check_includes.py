@@ -25,8 +25,9 @@ RULES = {
     "lib/core": ({"base", "wire", "core"}, PUBLIC - {"dial.h", "socks6.h"}, PURE),
     "lib/dial": ({"dial"}, PUBLIC, ANY_SYSTEM),
     "src/io": ({"io"}, {"types.h"}, ANY_SYSTEM),
-    "src/proxyd": ({"io", "proxyd"}, PUBLIC, ANY_SYSTEM),
-    "src/cli": ({"io", "cli"}, PUBLIC, ANY_SYSTEM),
+    "src/dns": ({"io", "dns"}, {"types.h"}, ANY_SYSTEM),
+    "src/proxyd": ({"io", "dns", "proxyd"}, PUBLIC, ANY_SYSTEM),
+    "src/cli": ({"io", "dns", "cli"}, PUBLIC, ANY_SYSTEM),
     "src/preload": ({"preload"}, PUBLIC, ANY_SYSTEM),
 }
 PURE_FOLDERS = ("lib/base", "lib/wire", "lib/core")
