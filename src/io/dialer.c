@@ -50,7 +50,11 @@ struct dialer {
     dialer_done *done;
     void *user;
     struct socks6_addr local;
+    const struct dialer_sources *sources;
+    unsigned *turn;
     unsigned attempts;
+    unsigned unavailable_count;
+    struct target unavailable; /* type 0: none, or the kernel's choice */
     size_t next, count;
     struct target targets[];
 };
@@ -66,6 +70,21 @@ static struct socks6_addr target_addr(const struct target *target)
         memcpy(addr.u.ipv6, target->bytes, 16);
     }
     return addr;
+}
+
+/* False for a name. Goes by way of a sockaddr, which turns an IPv4-mapped address into IPv4. */
+static bool target_from_addr(const struct socks6_addr *addr, struct target *target)
+{
+    struct sockaddr_storage sa;
+    socklen_t len;
+    struct socks6_addr plain;
+    if (!sock_from_addr(addr, &sa, &len) || !sock_to_addr((const struct sockaddr *)&sa, len, &plain)) {
+        return false;
+    }
+    target->type = plain.type;
+    target->port = plain.port;
+    memcpy(target->bytes, &plain.u, plain.len);
+    return true;
 }
 
 /* The lower, the more it says. */
@@ -139,6 +158,10 @@ static void deliver(struct dialer *dialer)
     } else {
         result.error = dialer->error;
     }
+    result.unavailable_count = dialer->unavailable_count;
+    if (dialer->unavailable.type != 0) {
+        result.unavailable = target_addr(&dialer->unavailable);
+    }
     if (dialer->attempts > 0) {
         result.peer = target_addr(&dialer->targets[dialer->next - 1]);
     }
@@ -186,10 +209,29 @@ static int accept_connection(struct dialer *dialer)
 }
 
 /*
- * Opens a socket to `target`. 1 if connected, 0 if on its way, or a negative errno. dialer->fd is set in the first two
- * cases.
+ * Our own end. The port is chosen by connect(2), not by bind(2), which knows no destination and so could give each port
+ * only once (IP_BIND_ADDRESS_NO_PORT; an IPv6 socket has it on the same level). 0 or -errno.
  */
-static int open_attempt(struct dialer *dialer, const struct target *target)
+static int bind_source(int fd, const struct socks6_addr *source)
+{
+    struct socks6_addr addr = *source;
+    struct sockaddr_storage sa;
+    socklen_t len;
+    const int on = 1;
+
+    addr.port = 0;
+    if (!sock_from_addr(&addr, &sa, &len)) {
+        return -EADDRNOTAVAIL;
+    }
+    (void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on); /* without it there are fewer ports */
+    return bind(fd, (const struct sockaddr *)&sa, len) < 0 ? -errno : 0;
+}
+
+/*
+ * Opens a socket from `source` (NULL: the kernel's choice) to `target`. 1 if connected, 0 if on its way, or a negative
+ * errno. dialer->fd is set in the first two cases.
+ */
+static int open_from(struct dialer *dialer, const struct target *target, const struct socks6_addr *source)
 {
     struct socks6_addr addr = target_addr(target);
     struct sockaddr_storage sa;
@@ -205,6 +247,9 @@ static int open_attempt(struct dialer *dialer, const struct target *target)
     if (rc == 0) {
         rc = set_recverr(fd, target->type, 1);
     }
+    if (rc == 0 && source != NULL) {
+        rc = bind_source(fd, source);
+    }
     if (rc == 0) {
         if (connect(fd, (const struct sockaddr *)&sa, len) == 0) {
             rc = 1;
@@ -218,6 +263,45 @@ static int open_attempt(struct dialer *dialer, const struct target *target)
         dialer->fd = fd;
     }
     return rc;
+}
+
+static void note_unavailable(struct dialer *dialer, const struct socks6_addr *source)
+{
+    dialer->unavailable_count++;
+    dialer->unavailable.type = 0;
+    if (source != NULL) {
+        (void)target_from_addr(source, &dialer->unavailable);
+    }
+}
+
+/* open_from() each source in turn, until one can be had. */
+static int open_attempt(struct dialer *dialer, const struct target *target)
+{
+    const struct dialer_sources *sources = dialer->sources;
+    const struct socks6_addr *list = NULL;
+    size_t count = 0;
+    unsigned turn = 0;
+    int rc;
+
+    if (sources != NULL) {
+        bool is_ipv4 = target->type == SOCKS6_ADDR_IPV4;
+        list = is_ipv4 ? sources->ipv4 : sources->ipv6;
+        count = is_ipv4 ? sources->ipv4_count : sources->ipv6_count;
+    }
+    if (count > 0 && dialer->turn != NULL) {
+        turn = (*dialer->turn)++;
+    }
+    for (size_t i = 0;; i++) {
+        const struct socks6_addr *source = count == 0 ? NULL : &list[(turn % count + i) % count];
+        rc = open_from(dialer, target, source);
+        if (rc != -EADDRNOTAVAIL) {
+            return rc;
+        }
+        note_unavailable(dialer, source);
+        if (i + 1 >= count) {
+            return rc;
+        }
+    }
 }
 
 /* Lets the loop watch the attempt. 0 or -errno. */
@@ -308,24 +392,11 @@ static void on_task(struct loop_task *task)
     deliver(LOOP_OWNER(task, struct dialer, task));
 }
 
-/* False for a name. Goes by way of a sockaddr, which turns an IPv4-mapped address into IPv4. */
-static bool target_from_addr(const struct socks6_addr *addr, struct target *target)
-{
-    struct sockaddr_storage sa;
-    socklen_t len;
-    struct socks6_addr plain;
-    if (!sock_from_addr(addr, &sa, &len) || !sock_to_addr((const struct sockaddr *)&sa, len, &plain)) {
-        return false;
-    }
-    target->type = plain.type;
-    target->port = plain.port;
-    memcpy(target->bytes, &plain.u, plain.len);
-    return true;
-}
-
-int dialer_start(struct loop *loop, const struct socks6_addr *addrs, size_t count, uint64_t timeout_ms,
+int dialer_start(struct loop *loop, const struct dialer_config *config, const struct socks6_addr *addrs, size_t count,
                  dialer_done *done, void *user, struct dialer **out)
 {
+    uint64_t timeout_ms = config->timeout_ms;
+
     if (count == 0 || count > DIALER_ADDRESSES_MAX) {
         return -EINVAL;
     }
@@ -346,6 +417,8 @@ int dialer_start(struct loop *loop, const struct socks6_addr *addrs, size_t coun
     dialer->task.run = on_task;
     dialer->deadline_ms = timeout_ms < UINT64_MAX - now_ms ? now_ms + timeout_ms : UINT64_MAX;
     dialer->fd = -1;
+    dialer->sources = config->sources;
+    dialer->turn = config->turn;
     dialer->done = done;
     dialer->user = user;
     try_next(dialer);

@@ -43,6 +43,8 @@ static const char *why_dial_failed(int error)
         return "connection refused";
     case ETIMEDOUT:
         return "connect timeout";
+    case EADDRNOTAVAIL:
+        return "no local address or port";
     case EMFILE:
     case ENFILE:
         return "out of descriptors";
@@ -68,6 +70,8 @@ static void on_dialed(void *user, const struct dialer_result *result)
         outcome_init(&outcome, reply_map_errno(result->error), why_dial_failed(result->error));
     }
     outcome.dialled = result->peer;
+    outcome.unavailable_count = result->unavailable_count;
+    outcome.unavailable = result->unavailable;
     job->done(job, &outcome);
 }
 
@@ -76,8 +80,12 @@ static bool dial(struct connect_job *job, const struct socks6_addr *addrs, size_
                  struct connect_outcome *outcome)
 {
     uint64_t now = loop_now_ms(job->loop);
-    uint64_t left = job->deadline_ms > now ? job->deadline_ms - now : 1;
-    int err = dialer_start(job->loop, addrs, count, left, on_dialed, job, &job->dialer);
+    const struct dialer_config config = {
+        .timeout_ms = job->deadline_ms > now ? job->deadline_ms - now : 1,
+        .sources = job->sources,
+        .turn = job->source_turn,
+    };
+    int err = dialer_start(job->loop, &config, addrs, count, on_dialed, job, &job->dialer);
     if (err == 0) {
         return false;
     }

@@ -19,6 +19,8 @@ struct connect_outcome {
     struct socks6_addr dialled; /* type 0: nothing was dialled */
     const char *why;            /* for the log: static */
     unsigned rule_line;         /* of the rule that denied it; 0 = none */
+    unsigned unavailable_count; /* times that no local address or port was to be had (dialer.h) */
+    struct socks6_addr unavailable;
 };
 
 struct connect_job {
@@ -27,6 +29,8 @@ struct connect_job {
     const struct local_addrs *local;
     const struct config *config;
     const struct socks6_addr *client;
+    const struct dialer_sources *sources; /* outgoing addresses; NULL = the kernel chooses */
+    unsigned *source_turn;                /* the worker's: whose turn it is */
 
     void (*done)(struct connect_job *job, const struct connect_outcome *outcome);
 

@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
@@ -25,6 +26,7 @@
 
 struct call {
     struct loop *loop;
+    struct dialer_config config;
     struct dialer *dialer;
     bool is_over;
     struct dialer_result result;
@@ -68,7 +70,8 @@ static int close_loop(void **state)
 static void start(const struct socks6_addr *addrs, size_t count, uint64_t timeout_ms)
 {
     call.is_over = false;
-    assert_int_equal(dialer_start(call.loop, addrs, count, timeout_ms, on_done, &call, &call.dialer), 0);
+    call.config.timeout_ms = timeout_ms;
+    assert_int_equal(dialer_start(call.loop, &call.config, addrs, count, on_done, &call, &call.dialer), 0);
     assert_false(call.is_over); /* never from within */
 }
 
@@ -474,12 +477,126 @@ static void test_bad_arguments_are_refused(void **state)
     struct dialer *dialer = NULL;
     struct socks6_addr addr = ipv4(1);
     struct socks6_addr name = {.type = SOCKS6_ADDR_NAME, .len = 1, .port = 1, .u.name = "x"};
-    assert_int_equal(dialer_start(call.loop, &addr, 0, 1, on_done, &call, &dialer), -EINVAL);
-    assert_int_equal(dialer_start(call.loop, &name, 1, 1, on_done, &call, &dialer), -EINVAL);
-    assert_int_equal(dialer_start(call.loop, &addr, DIALER_ADDRESSES_MAX + 1, 1, on_done, &call, &dialer), -EINVAL);
+    assert_int_equal(dialer_start(call.loop, &call.config, &addr, 0, on_done, &call, &dialer), -EINVAL);
+    assert_int_equal(dialer_start(call.loop, &call.config, &name, 1, on_done, &call, &dialer), -EINVAL);
+    assert_int_equal(dialer_start(call.loop, &call.config, &addr, DIALER_ADDRESSES_MAX + 1, on_done, &call, &dialer),
+                     -EINVAL);
     harness_fail("calloc", 1, ENOMEM);
-    assert_int_equal(dialer_start(call.loop, &addr, 1, 1, on_done, &call, &dialer), -ENOMEM);
+    assert_int_equal(dialer_start(call.loop, &call.config, &addr, 1, on_done, &call, &dialer), -ENOMEM);
     assert_null(dialer);
+}
+
+/* ---- our own end ---- */
+
+static struct socks6_addr loopback(uint8_t last)
+{
+    struct socks6_addr addr = ipv4(0);
+    addr.u.ipv4[3] = last;
+    return addr;
+}
+
+static void test_sources_take_turns(void **state)
+{
+    (void)state;
+    struct socks6_addr addr;
+    int listener = listen_at(&addr);
+    const struct socks6_addr ends[] = {loopback(2), loopback(3), loopback(4)};
+    const struct dialer_sources sources = {.ipv4 = ends, .ipv4_count = 3};
+    unsigned turn = UINT_MAX - 1; /* it may run over */
+    const uint8_t expected[] = {2 + (UINT_MAX - 1) % 3, 2 + UINT_MAX % 3, 2, 3, 4, 2};
+    call.config.sources = &sources;
+    call.config.turn = &turn;
+    for (size_t i = 0; i < sizeof expected; i++) {
+        dial(&addr, 1, LIMIT_MS);
+        assert_true(call.result.fd >= 0);
+        assert_int_equal(call.result.local.u.ipv4[3], expected[i]);
+        assert_int_equal(call.result.unavailable_count, 0);
+        assert_int_equal(int_option(call.result.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT), 1);
+        (void)close(call.result.fd);
+    }
+    (void)close(listener);
+}
+
+static void test_missing_source_leads_to_the_next(void **state)
+{
+    (void)state;
+    struct socks6_addr addr;
+    int listener = listen_at(&addr);
+    struct socks6_addr ends[] = {loopback(2), loopback(2), loopback(3)};
+    const struct dialer_sources sources = {.ipv4 = ends, .ipv4_count = 3};
+    memcpy(ends[0].u.ipv4, (const uint8_t[4]){240, 0, 0, 1}, 4);
+    memcpy(ends[1].u.ipv4, (const uint8_t[4]){240, 0, 0, 2}, 4);
+    call.config.sources = &sources;
+    dial(&addr, 1, LIMIT_MS);
+    assert_true(call.result.fd >= 0);
+    assert_int_equal(call.result.attempts, 1);
+    assert_int_equal(call.result.local.u.ipv4[3], 3);
+    assert_int_equal(call.result.unavailable_count, 2);
+    assert_memory_equal(call.result.unavailable.u.ipv4, ends[1].u.ipv4, 4);
+    (void)close(call.result.fd);
+    (void)close(listener);
+}
+
+static void test_no_source_at_all_is_told(void **state)
+{
+    (void)state;
+    struct socks6_addr addr = ipv4(9), end = ipv4(0);
+    const struct dialer_sources sources = {.ipv4 = &end, .ipv4_count = 1};
+    memcpy(end.u.ipv4, (const uint8_t[4]){240, 0, 0, 1}, 4);
+    call.config.sources = &sources;
+    dial(&addr, 1, LIMIT_MS);
+    assert_int_equal(call.result.fd, -1);
+    assert_int_equal(call.result.error, EADDRNOTAVAIL);
+    assert_int_equal(call.result.unavailable_count, 1);
+    call.config.sources = NULL; /* the kernel's choice */
+    harness_fail("connect", 1, EADDRNOTAVAIL);
+    dial(&addr, 1, LIMIT_MS);
+    assert_int_equal(call.result.error, EADDRNOTAVAIL);
+    assert_int_equal(call.result.unavailable_count, 1);
+    assert_int_equal(call.result.unavailable.type, 0);
+}
+
+/* connect(2) finds no port: with a source of its own or by the kernel, the next one is tried. */
+static void test_source_without_ports_leads_to_the_next(void **state)
+{
+    (void)state;
+    struct socks6_addr addr;
+    int listener = listen_at(&addr);
+    const struct socks6_addr ends[] = {loopback(2), loopback(3)};
+    const struct dialer_sources sources = {.ipv4 = ends, .ipv4_count = 2};
+    call.config.sources = &sources;
+    harness_fail("connect", 1, EADDRNOTAVAIL);
+    dial(&addr, 1, LIMIT_MS);
+    assert_true(call.result.fd >= 0);
+    assert_int_equal(call.result.local.u.ipv4[3], 3);
+    assert_int_equal(call.result.unavailable.u.ipv4[3], 2);
+    (void)close(call.result.fd);
+    (void)close(listener);
+}
+
+static void test_family_without_source_is_the_kernels(void **state)
+{
+    (void)state;
+    struct socks6_addr addr, end = ipv6(0);
+    int listener = listen_at(&addr);
+    const struct dialer_sources sources = {.ipv6 = &end, .ipv6_count = 1};
+    call.config.sources = &sources;
+    dial(&addr, 1, LIMIT_MS);
+    assert_true(call.result.fd >= 0);
+    assert_int_equal(call.result.local.u.ipv4[3], 1);
+    (void)close(call.result.fd);
+    (void)close(listener);
+    listener = sock_listen(&end, 10, true);
+    if (listener < 0) {
+        print_message("no IPv6 here\n");
+        skip();
+    }
+    assert_int_equal(sock_local(listener, &addr), 0);
+    dial(&addr, 1, LIMIT_MS);
+    assert_true(call.result.fd >= 0);
+    assert_int_equal(int_option(call.result.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT), 1);
+    (void)close(call.result.fd);
+    (void)close(listener);
 }
 
 /* ---- cancelling ---- */
@@ -531,6 +648,11 @@ int main(void)
         DIALER_TEST(test_family_without_support_goes_on),
         DIALER_TEST(test_failing_calls_leave_nothing_behind),
         DIALER_TEST(test_bad_arguments_are_refused),
+        DIALER_TEST(test_sources_take_turns),
+        DIALER_TEST(test_missing_source_leads_to_the_next),
+        DIALER_TEST(test_no_source_at_all_is_told),
+        DIALER_TEST(test_source_without_ports_leads_to_the_next),
+        DIALER_TEST(test_family_without_source_is_the_kernels),
         DIALER_TEST(test_cancel_at_each_stage_is_silent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
