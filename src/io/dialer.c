@@ -1,91 +1,55 @@
 /*
- * One address after the other. Each attempt is bounded by what is left of the time divided by the addresses left.
+ * The order and the times are happy_eyeballs.c's; here are the sockets. Each running attempt has a place with its
+ * descriptor in the loop, one timer wakes the machine when it asks for it.
  *
  * When all fail, the error reported is the one that says most about the destination, whichever address it came from:
  * ECONNREFUSED (somebody answered) before DIALER_TTL_EXPIRED (a router on the way answered), ETIMEDOUT, EHOSTUNREACH,
  * ENETUNREACH, and anything else; of equal ones the first. What is wrong with ourselves (no descriptor, no memory)
- * ends the dialling at once with that errno.
+ * ends the dialling at once with that errno if no attempt is running; otherwise those that run go on, and no more are
+ * made at the same time.
  *
- * During an attempt IP_RECVERR or IPV6_RECVERR keeps the ICMP message that ended it, to tell "time exceeded" from
- * "host unreachable", both EHOSTUNREACH. It is turned off afterwards: on an established connection it would make
- * passing errors fatal.
- *
- * A connection whose two ends are the same address and port is TCP's simultaneous open with itself: it happens when
- * nobody listens on a local port of the ephemeral range and the kernel picks that very port as ours. It counts as
- * refused.
+ * Addresses that come one family after the other within one batch of events (from a cache) are looked at together: the
+ * machine is asked at the end of the batch.
  */
 #include "io/dialer.h"
 
-#include <time.h> /* first: <linux/errqueue.h> uses struct timespec */
-
 #include <assert.h>
 #include <errno.h>
-#include <linux/errqueue.h>
-#include <netinet/icmp6.h>
-#include <netinet/in.h>
-#include <netinet/ip_icmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
+#include "io/dial_attempt.h"
 #include "io/sock.h"
 
-/* struct socks6_addr has room for a name, which a list of addresses does not need. */
-struct target {
-    uint8_t type;
-    uint16_t port;
-    uint8_t bytes[16];
+struct attempt {
+    struct loop_io io; /* fd -1: the place is free */
+    struct dialer *dialer;
+    size_t index; /* the candidate's */
 };
 
 struct dialer {
     struct loop *loop;
-    struct loop_io io;
-    struct loop_timer timer; /* the running attempt's share */
-    struct loop_task task;   /* reports the result */
-    uint64_t deadline_ms;
-    int fd;    /* the running attempt; or connected, once `result` says so; -1 = none */
-    int error; /* what says most so far; 0 = nothing failed yet */
-    dialer_done *done;
-    void *user;
-    struct socks6_addr local;
+    struct loop_timer timer; /* the machine's */
+    struct loop_task task;   /* asks the machine, or reports the result */
+    struct happy_eyeballs eyeballs;
     const struct dialer_sources *sources;
     unsigned *turn;
-    unsigned attempts;
+    dialer_done *done;
+    void *user;
+    bool is_over;
+    int fd;    /* connected; -1 = none */
+    int error; /* what says most so far; 0 = nothing failed yet */
+    struct socks6_addr local;
+    unsigned attempt_count; /* made so far */
+    size_t last;            /* the last one's candidate */
     unsigned unavailable_count;
-    struct target unavailable; /* type 0: none, or the kernel's choice */
-    size_t next, count;
-    struct target targets[];
+    struct destination unavailable; /* family 0: none, or the kernel's choice */
+    size_t place_count;
+    struct happy_eyeballs_candidate *candidates; /* behind the places, in the same block */
+    struct attempt places[];
 };
-
-static struct socks6_addr target_addr(const struct target *target)
-{
-    struct socks6_addr addr = {.type = target->type, .port = target->port};
-    if (target->type == SOCKS6_ADDR_IPV4) {
-        addr.len = 4;
-        memcpy(addr.u.ipv4, target->bytes, 4);
-    } else {
-        addr.len = 16;
-        memcpy(addr.u.ipv6, target->bytes, 16);
-    }
-    return addr;
-}
-
-/* False for a name. Goes by way of a sockaddr, which turns an IPv4-mapped address into IPv4. */
-static bool target_from_addr(const struct socks6_addr *addr, struct target *target)
-{
-    struct sockaddr_storage sa;
-    socklen_t len;
-    struct socks6_addr plain;
-    if (!sock_from_addr(addr, &sa, &len) || !sock_to_addr((const struct sockaddr *)&sa, len, &plain)) {
-        return false;
-    }
-    target->type = plain.type;
-    target->port = plain.port;
-    memcpy(target->bytes, &plain.u, plain.len);
-    return true;
-}
 
 /* The lower, the more it says. */
 static unsigned rank(int error)
@@ -105,65 +69,26 @@ static void note_error(struct dialer *dialer, int error)
     }
 }
 
-/* Errors of our own, which no other address would cure. */
-static bool is_fatal(int error)
-{
-    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
-}
-
-static int set_recverr(int fd, uint8_t type, int on)
-{
-    int rc = type == SOCKS6_ADDR_IPV4 ? setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof on)
-                                      : setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &on, sizeof on);
-    return rc < 0 ? -errno : 0;
-}
-
-static bool is_time_exceeded(const struct sock_extended_err *err)
-{
-    return (err->ee_origin == SO_EE_ORIGIN_ICMP && err->ee_type == ICMP_TIME_EXCEEDED) ||
-           (err->ee_origin == SO_EE_ORIGIN_ICMP6 && err->ee_type == ICMP6_TIME_EXCEEDED);
-}
-
-/* Whether the last ICMP message in the error queue says "time exceeded". */
-static bool has_expired(int fd)
-{
-    bool expired = false;
-    for (;;) {
-        union {
-            struct cmsghdr align;
-            char bytes[512];
-        } control;
-        struct msghdr msg = {.msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
-        if (recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) {
-            return expired;
-        }
-        for (struct cmsghdr *part = CMSG_FIRSTHDR(&msg); part != NULL; part = CMSG_NXTHDR(&msg, part)) {
-            if ((part->cmsg_level != IPPROTO_IP || part->cmsg_type != IP_RECVERR) &&
-                (part->cmsg_level != IPPROTO_IPV6 || part->cmsg_type != IPV6_RECVERR)) {
-                continue;
-            }
-            struct sock_extended_err err;
-            memcpy(&err, CMSG_DATA(part), sizeof err);
-            expired = is_time_exceeded(&err);
-        }
-    }
-}
+/* ---- the end ---- */
 
 /* Reports and frees. */
 static void deliver(struct dialer *dialer)
 {
-    struct dialer_result result = {.fd = dialer->fd, .attempts = dialer->attempts};
+    struct dialer_result result = {
+        .fd = dialer->fd,
+        .attempts = dialer->attempt_count,
+        .unavailable_count = dialer->unavailable_count,
+    };
     if (dialer->fd >= 0) {
         result.local = dialer->local;
     } else {
         result.error = dialer->error;
     }
-    result.unavailable_count = dialer->unavailable_count;
-    if (dialer->unavailable.type != 0) {
-        result.unavailable = target_addr(&dialer->unavailable);
+    if (dialer->unavailable.family != 0) {
+        result.unavailable = destination_addr(&dialer->unavailable);
     }
-    if (dialer->attempts > 0) {
-        result.peer = target_addr(&dialer->targets[dialer->next - 1]);
+    if (dialer->attempt_count > 0) {
+        result.peer = destination_addr(&dialer->candidates[dialer->last].destination);
     }
     dialer_done *done = dialer->done;
     void *user = dialer->user;
@@ -171,129 +96,58 @@ static void deliver(struct dialer *dialer)
     done(user, &result);
 }
 
-/* Ends with what `fd` and `error` say: at the end of the batch, so never within dialer_start(). */
+/* Ends with what `fd` and `error` say: at the end of the batch, so never within a call of the user's. */
 static void end(struct dialer *dialer)
 {
+    dialer->is_over = true;
     loop_timer_cancel(dialer->loop, &dialer->timer);
     loop_defer(dialer->loop, &dialer->task);
 }
 
-static void close_attempt(struct dialer *dialer)
-{
-    loop_timer_cancel(dialer->loop, &dialer->timer);
-    if (dialer->io.fd >= 0) {
-        loop_close(dialer->loop, &dialer->io);
-    } else if (dialer->fd >= 0) {
-        (void)close(dialer->fd);
-    }
-    dialer->fd = -1;
-}
+/* ---- attempts ---- */
 
-/* The socket is connected. 0, or a negative errno that makes the attempt a failed one. */
-static int accept_connection(struct dialer *dialer)
+static struct attempt *find_place(struct dialer *dialer, int fd, size_t index)
 {
-    struct socks6_addr peer = target_addr(&dialer->targets[dialer->next - 1]);
-    int rc = set_recverr(dialer->fd, peer.type, 0);
-    if (rc == 0) {
-        rc = sock_local(dialer->fd, &dialer->local);
-    }
-    if (rc < 0) {
-        return rc;
-    }
-    if (dialer->local.port == peer.port && dialer->local.type == peer.type &&
-        memcmp(&dialer->local.u, &peer.u, peer.len) == 0) {
-        return -ECONNREFUSED;
-    }
-    sock_set_user_timeout(dialer->fd, SOCK_USER_TIMEOUT_MS);
-    return 0;
-}
-
-/*
- * Our own end. The port is chosen by connect(2), not by bind(2), which knows no destination and so could give each port
- * only once (IP_BIND_ADDRESS_NO_PORT; an IPv6 socket has it on the same level). 0 or -errno.
- */
-static int bind_source(int fd, const struct socks6_addr *source)
-{
-    struct socks6_addr addr = *source;
-    struct sockaddr_storage sa;
-    socklen_t len;
-    const int on = 1;
-
-    addr.port = 0;
-    if (!sock_from_addr(&addr, &sa, &len)) {
-        return -EADDRNOTAVAIL;
-    }
-    (void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on); /* without it there are fewer ports */
-    return bind(fd, (const struct sockaddr *)&sa, len) < 0 ? -errno : 0;
-}
-
-/*
- * Opens a socket from `source` (NULL: the kernel's choice) to `target`. 1 if connected, 0 if on its way, or a negative
- * errno. dialer->fd is set in the first two cases.
- */
-static int open_from(struct dialer *dialer, const struct target *target, const struct socks6_addr *source)
-{
-    struct socks6_addr addr = target_addr(target);
-    struct sockaddr_storage sa;
-    socklen_t len;
-    bool is_ip = sock_from_addr(&addr, &sa, &len);
-    assert(is_ip);
-    (void)is_ip;
-    int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        return -errno;
-    }
-    int rc = sock_set_dialling_options(fd);
-    if (rc == 0) {
-        rc = set_recverr(fd, target->type, 1);
-    }
-    if (rc == 0 && source != NULL) {
-        rc = bind_source(fd, source);
-    }
-    if (rc == 0) {
-        if (connect(fd, (const struct sockaddr *)&sa, len) == 0) {
-            rc = 1;
-        } else if (errno != EINPROGRESS && errno != EINTR) {
-            rc = -errno;
+    for (size_t i = 0; i < dialer->place_count; i++) {
+        struct attempt *place = &dialer->places[i];
+        if (fd < 0 ? place->io.fd < 0 : place->io.fd >= 0 && place->index == index) {
+            return place;
         }
     }
-    if (rc < 0) {
-        (void)close(fd);
-    } else {
-        dialer->fd = fd;
-    }
-    return rc;
+    return NULL;
 }
 
 static void note_unavailable(struct dialer *dialer, const struct socks6_addr *source)
 {
     dialer->unavailable_count++;
-    dialer->unavailable.type = 0;
+    dialer->unavailable.family = 0;
     if (source != NULL) {
-        (void)target_from_addr(source, &dialer->unavailable);
+        (void)destination_from_addr(source, &dialer->unavailable);
     }
 }
 
-/* open_from() each source in turn, until one can be had. */
-static int open_attempt(struct dialer *dialer, const struct target *target)
+/* Our own ends for `family`; none: it is the kernel's choice. */
+static const struct socks6_addr *sources_of(const struct dialer *dialer, uint8_t family, size_t *count)
 {
     const struct dialer_sources *sources = dialer->sources;
-    const struct socks6_addr *list = NULL;
-    size_t count = 0;
-    unsigned turn = 0;
-    int rc;
+    *count = 0;
+    if (sources == NULL) {
+        return NULL;
+    }
+    *count = family == SOCKS6_ADDR_IPV4 ? sources->ipv4_count : sources->ipv6_count;
+    return family == SOCKS6_ADDR_IPV4 ? sources->ipv4 : sources->ipv6;
+}
 
-    if (sources != NULL) {
-        bool is_ipv4 = target->type == SOCKS6_ADDR_IPV4;
-        list = is_ipv4 ? sources->ipv4 : sources->ipv6;
-        count = is_ipv4 ? sources->ipv4_count : sources->ipv6_count;
-    }
-    if (count > 0 && dialer->turn != NULL) {
-        turn = (*dialer->turn)++;
-    }
+/* dial_attempt_open() from each source in turn, until one can be had. */
+static int open_attempt(struct dialer *dialer, const struct destination *to, int *fd)
+{
+    size_t count;
+    const struct socks6_addr *list = sources_of(dialer, to->family, &count);
+    unsigned turn = count > 0 && dialer->turn != NULL ? (*dialer->turn)++ : 0;
+
     for (size_t i = 0;; i++) {
         const struct socks6_addr *source = count == 0 ? NULL : &list[(turn % count + i) % count];
-        rc = open_from(dialer, target, source);
+        int rc = dial_attempt_open(to, source, fd);
         if (rc != -EADDRNOTAVAIL) {
             return rc;
         }
@@ -304,126 +158,256 @@ static int open_attempt(struct dialer *dialer, const struct target *target)
     }
 }
 
-/* Lets the loop watch the attempt. 0 or -errno. */
-static int watch_attempt(struct dialer *dialer, uint64_t share_ms)
+static void probe(struct dialer *dialer, size_t index)
 {
-    dialer->io.fd = dialer->fd;
-    int rc = loop_add(dialer->loop, &dialer->io, EPOLLOUT);
-    if (rc < 0) {
-        dialer->io.fd = -1;
-    } else {
-        loop_timer_set(dialer->loop, &dialer->timer, share_ms);
-    }
-    return rc;
+    struct destination *destination = &dialer->candidates[index].destination;
+    size_t count;
+    const struct socks6_addr *list = sources_of(dialer, destination->family, &count);
+    destination_probe(destination, count == 0 ? NULL : &list[0]);
 }
 
-/* Tries addresses until one is on its way, or to the end. */
-static void try_next(struct dialer *dialer)
+/* A place's attempt is over and its socket of no use. The reset tells a server that has seen a connection already. */
+static void close_place(struct attempt *place)
 {
-    while (dialer->next < dialer->count) {
-        uint64_t now_ms = loop_now_ms(dialer->loop);
-        if (now_ms >= dialer->deadline_ms) {
-            note_error(dialer, ETIMEDOUT);
-            break;
+    sock_reset_on_close(place->io.fd);
+    loop_close(place->dialer->loop, &place->io);
+}
+
+static void take_connection(struct dialer *dialer, size_t index, int fd)
+{
+    dialer->fd = fd;
+    dialer->last = index;
+    happy_eyeballs_connected(&dialer->eyeballs, index);
+}
+
+static void take_failure(struct dialer *dialer, size_t index, int error)
+{
+    bool is_fatal = dial_attempt_is_fatal(error) && dialer->eyeballs.running == 1;
+
+    happy_eyeballs_failed(&dialer->eyeballs, index);
+    if (is_fatal) {
+        dialer->error = error;
+        end(dialer);
+    } else {
+        note_error(dialer, error);
+    }
+}
+
+static void on_ready(struct loop_io *io, uint32_t events);
+
+/* The step START. */
+static void start_attempt(struct dialer *dialer, size_t index)
+{
+    const struct destination *to = &dialer->candidates[index].destination;
+    int fd = -1;
+    int rc = open_attempt(dialer, to, &fd);
+
+    if (rc < 0 && dial_attempt_is_fatal(-rc) && dialer->eyeballs.running > 1) {
+        happy_eyeballs_postpone(&dialer->eyeballs, index);
+        return;
+    }
+    dialer->attempt_count++;
+    dialer->last = index;
+    if (rc == 0) {
+        struct attempt *place = find_place(dialer, -1, 0);
+        assert(place != NULL); /* as many as the machine starts at the same time */
+        place->dialer = dialer;
+        place->index = index;
+        place->io = (struct loop_io){.ready = on_ready, .fd = fd};
+        rc = loop_add(dialer->loop, &place->io, EPOLLOUT);
+        if (rc < 0) {
+            place->io.fd = -1;
         }
-        uint64_t share_ms = (dialer->deadline_ms - now_ms) / (dialer->count - dialer->next);
-        const struct target *target = &dialer->targets[dialer->next++];
-        dialer->attempts++;
-        int rc = open_attempt(dialer, target);
+    } else if (rc > 0) {
+        rc = -dial_attempt_finish(fd, to, &dialer->local);
         if (rc == 0) {
-            rc = watch_attempt(dialer, share_ms);
-            if (rc == 0) {
-                return;
-            }
-        } else if (rc > 0) {
-            rc = accept_connection(dialer);
-            if (rc == 0) {
-                break;
-            }
+            take_connection(dialer, index, fd);
         }
-        close_attempt(dialer);
-        if (is_fatal(-rc)) {
-            dialer->error = -rc;
-            break;
+    }
+    if (rc < 0) {
+        if (fd >= 0) {
+            (void)close(fd);
         }
-        note_error(dialer, -rc);
+        take_failure(dialer, index, -rc);
+    }
+}
+
+/* The step CANCEL. */
+static void cancel_attempt(struct dialer *dialer, const struct happy_eyeballs_step *step)
+{
+    struct attempt *place = find_place(dialer, 0, step->index);
+    assert(place != NULL);
+    close_place(place);
+    if (step->timed_out) {
+        note_error(dialer, ETIMEDOUT);
+    }
+}
+
+static void take_loss(struct dialer *dialer, bool timed_out)
+{
+    if (timed_out) {
+        note_error(dialer, ETIMEDOUT);
+    } else if (dialer->error == 0) {
+        dialer->error = DIALER_NO_ADDRESS;
     }
     end(dialer);
 }
 
-static void fail_attempt(struct dialer *dialer, int error)
+static void wait_until(struct dialer *dialer, uint64_t wake_ms)
 {
-    if (error == EHOSTUNREACH && has_expired(dialer->fd)) {
-        error = DIALER_TTL_EXPIRED;
+    uint64_t now_ms = loop_now_ms(dialer->loop);
+    if (wake_ms == UINT64_MAX) {
+        loop_timer_cancel(dialer->loop, &dialer->timer);
+    } else {
+        loop_timer_set(dialer->loop, &dialer->timer, wake_ms - now_ms);
     }
-    close_attempt(dialer);
-    if (is_fatal(error)) {
-        dialer->error = error;
-        end(dialer);
-        return;
+}
+
+/* Does what the machine says until it waits or is done. */
+static void advance(struct dialer *dialer)
+{
+    while (!dialer->is_over) {
+        struct happy_eyeballs_step step;
+        happy_eyeballs_next(&dialer->eyeballs, loop_now_ms(dialer->loop), &step);
+        switch (step.type) {
+        case HAPPY_EYEBALLS_WAIT:
+            wait_until(dialer, step.wake_ms);
+            return;
+        case HAPPY_EYEBALLS_PROBE:
+            probe(dialer, step.index);
+            break;
+        case HAPPY_EYEBALLS_START:
+            start_attempt(dialer, step.index);
+            break;
+        case HAPPY_EYEBALLS_CANCEL:
+            cancel_attempt(dialer, &step);
+            break;
+        case HAPPY_EYEBALLS_WON:
+            end(dialer);
+            break;
+        case HAPPY_EYEBALLS_LOST:
+            take_loss(dialer, step.timed_out);
+            break;
+        }
     }
-    note_error(dialer, error);
-    try_next(dialer);
 }
 
 static void on_ready(struct loop_io *io, uint32_t events)
 {
-    struct dialer *dialer = LOOP_OWNER(io, struct dialer, io);
+    struct attempt *place = LOOP_OWNER(io, struct attempt, io);
+    struct dialer *dialer = place->dialer;
+    int fd = place->io.fd;
+
     (void)events;
-    int error = sock_error(dialer->fd);
+    int error = dial_attempt_finish(fd, &dialer->candidates[place->index].destination, &dialer->local);
     if (error == 0) {
-        error = -accept_connection(dialer);
+        loop_remove(dialer->loop, &place->io);
+        take_connection(dialer, place->index, fd);
+    } else {
+        loop_close(dialer->loop, &place->io);
+        take_failure(dialer, place->index, error);
     }
-    if (error != 0) {
-        fail_attempt(dialer, error);
-        return;
-    }
-    loop_remove(dialer->loop, &dialer->io);
-    end(dialer);
+    advance(dialer);
 }
 
 static void on_timer(struct loop_timer *timer)
 {
-    fail_attempt(LOOP_OWNER(timer, struct dialer, timer), ETIMEDOUT);
+    advance(LOOP_OWNER(timer, struct dialer, timer));
 }
 
 static void on_task(struct loop_task *task)
 {
-    deliver(LOOP_OWNER(task, struct dialer, task));
+    struct dialer *dialer = LOOP_OWNER(task, struct dialer, task);
+    if (dialer->is_over) {
+        deliver(dialer);
+    } else {
+        advance(dialer);
+    }
+}
+
+/* ---- life ---- */
+
+/* Room for `size` addresses. NULL: no memory. */
+static struct dialer *dialer_new(struct loop *loop, const struct dialer_config *config, size_t size,
+                                 unsigned outstanding, dialer_done *done, void *user)
+{
+    size_t places = config->eyeballs.race ? HAPPY_EYEBALLS_RUNNING_MAX : 1;
+    if (places > size) {
+        places = size;
+    }
+    size_t places_len = places * sizeof(struct attempt);
+    struct dialer *dialer = calloc(1, sizeof *dialer + places_len + size * sizeof *dialer->candidates);
+    if (dialer == NULL) {
+        return NULL;
+    }
+    dialer->loop = loop;
+    dialer->timer.expired = on_timer;
+    dialer->task.run = on_task;
+    dialer->sources = config->sources;
+    dialer->turn = config->turn;
+    dialer->done = done;
+    dialer->user = user;
+    dialer->fd = -1;
+    dialer->place_count = places;
+    dialer->candidates = (struct happy_eyeballs_candidate *)(void *)(dialer->places + places);
+    for (size_t i = 0; i < places; i++) {
+        dialer->places[i].io.fd = -1;
+    }
+    happy_eyeballs_init(&dialer->eyeballs, &config->eyeballs, dialer->candidates, size, outstanding, config->timeout_ms,
+                        loop_now_ms(loop));
+    struct destination winner;
+    if (config->remembered != NULL && destination_from_addr(config->remembered, &winner)) {
+        happy_eyeballs_remember(&dialer->eyeballs, &winner);
+    }
+    return dialer;
 }
 
 int dialer_start(struct loop *loop, const struct dialer_config *config, const struct socks6_addr *addrs, size_t count,
                  dialer_done *done, void *user, struct dialer **out)
 {
-    uint64_t timeout_ms = config->timeout_ms;
-
     if (count == 0 || count > DIALER_ADDRESSES_MAX) {
         return -EINVAL;
     }
-    struct dialer *dialer = calloc(1, sizeof *dialer + count * sizeof dialer->targets[0]);
+    struct dialer *dialer = dialer_new(loop, config, count, 0, done, user);
     if (dialer == NULL) {
         return -ENOMEM;
     }
-    for (; dialer->count < count; dialer->count++) {
-        if (!target_from_addr(&addrs[dialer->count], &dialer->targets[dialer->count])) {
+    for (size_t i = 0; i < count; i++) {
+        struct destination destination;
+        if (!destination_from_addr(&addrs[i], &destination)) {
             free(dialer);
             return -EINVAL;
         }
+        happy_eyeballs_add(&dialer->eyeballs, &destination, loop_now_ms(loop));
     }
-    uint64_t now_ms = loop_now_ms(loop);
-    dialer->loop = loop;
-    dialer->io = (struct loop_io){.ready = on_ready, .fd = -1};
-    dialer->timer.expired = on_timer;
-    dialer->task.run = on_task;
-    dialer->deadline_ms = timeout_ms < UINT64_MAX - now_ms ? now_ms + timeout_ms : UINT64_MAX;
-    dialer->fd = -1;
-    dialer->sources = config->sources;
-    dialer->turn = config->turn;
-    dialer->done = done;
-    dialer->user = user;
-    try_next(dialer);
+    advance(dialer);
     *out = dialer;
     return 0;
+}
+
+int dialer_open(struct loop *loop, const struct dialer_config *config, dialer_done *done, void *user,
+                struct dialer **out)
+{
+    struct dialer *dialer =
+        dialer_new(loop, config, DIALER_ADDRESSES_MAX, HAPPY_EYEBALLS_IPV4 | HAPPY_EYEBALLS_IPV6, done, user);
+    if (dialer == NULL) {
+        return -ENOMEM;
+    }
+    advance(dialer);
+    *out = dialer;
+    return 0;
+}
+
+void dialer_add(struct dialer *dialer, enum socks6_addr_type family, const struct socks6_addr *addrs, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct destination destination;
+        if (destination_from_addr(&addrs[i], &destination)) {
+            happy_eyeballs_add(&dialer->eyeballs, &destination, loop_now_ms(dialer->loop));
+        }
+    }
+    happy_eyeballs_answered(&dialer->eyeballs, family == SOCKS6_ADDR_IPV4 ? HAPPY_EYEBALLS_IPV4 : HAPPY_EYEBALLS_IPV6);
+    loop_defer(dialer->loop, &dialer->task);
 }
 
 void dialer_cancel(struct dialer *dialer)
@@ -431,7 +415,16 @@ void dialer_cancel(struct dialer *dialer)
     if (dialer == NULL) {
         return;
     }
+    loop_timer_cancel(dialer->loop, &dialer->timer);
     loop_defer_cancel(dialer->loop, &dialer->task);
-    close_attempt(dialer);
+    for (size_t i = 0; i < dialer->place_count; i++) {
+        if (dialer->places[i].io.fd >= 0) {
+            close_place(&dialer->places[i]);
+        }
+    }
+    if (dialer->fd >= 0) {
+        sock_reset_on_close(dialer->fd);
+        (void)close(dialer->fd);
+    }
     free(dialer);
 }

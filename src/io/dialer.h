@@ -1,13 +1,13 @@
 /*
- * An outgoing TCP connection: a list of addresses, tried one after the other, to one connected descriptor or one
- * errno. (Racing them, RFC 8305, will live here too.)
+ * An outgoing TCP connection: the addresses of a destination to one connected descriptor or one errno.
  *
- * Every attempt gets a fair share of what is left of the time, so that a dead first address does not eat the time of a
- * live second one.
+ * Addresses are tried one after the other or raced (Happy Eyeballs, RFC 8305); both ways are described in
+ * happy_eyeballs.h. They may be known from the start, or come while the dialling is under way, one family at a time.
  */
 #ifndef IO_DIALER_H
 #define IO_DIALER_H
 
+#include "io/happy_eyeballs.h"
 #include "io/loop.h"
 
 struct dialer;
@@ -17,8 +17,11 @@ struct dialer;
  * tells them apart.
  */
 #define DIALER_TTL_EXPIRED 10001
+/* Both families have answered, and there was no address at all. */
+#define DIALER_NO_ADDRESS 10002
 
-#define DIALER_ADDRESSES_MAX 256
+/* Addresses that are tried; those beyond are ignored. */
+#define DIALER_ADDRESSES_MAX 64
 
 /*
  * Our own end of outgoing connections. A family without an address is left to the kernel. Used in turn; one that cannot
@@ -33,14 +36,16 @@ struct dialer_sources {
 };
 
 struct dialer_config {
-    uint64_t timeout_ms;                  /* bounds the whole */
+    struct happy_eyeballs_config eyeballs; /* zeroed: one after the other, IPv6 first */
+    const struct socks6_addr *remembered; /* race: an address that won not long ago, tried first; may be NULL; copied */
+    uint64_t timeout_ms;                  /* bounds the whole, the wait for addresses included */
     const struct dialer_sources *sources; /* NULL = the kernel chooses; borrowed until the dialer is gone */
     unsigned *turn; /* the next source's place, counted up with each use; NULL = 0; as `sources` */
 };
 
 struct dialer_result {
     int fd;                   /* connected, non-blocking, options set, not registered with the loop; -1 = failed */
-    int error;                /* 0; or the errno (or DIALER_TTL_EXPIRED) that says most of all attempts: see dialer.c */
+    int error;                /* 0; or the errno (or DIALER_...) that says most of all attempts: see dialer.c */
     struct socks6_addr peer;  /* address connected to; or the last one tried; type 0 if none was tried */
     struct socks6_addr local; /* our end, if connected */
     unsigned attempts;
@@ -52,17 +57,27 @@ struct dialer_result {
     struct socks6_addr unavailable;
 };
 
-/* Called exactly once unless cancelled, never from within dialer_start(). The dialer is gone when it is called. */
+/*
+ * Called exactly once unless cancelled, never from within dialer_start() and the like. The dialer is gone when it is
+ * called.
+ */
 typedef void dialer_done(void *user, const struct dialer_result *result);
 
 /*
- * Starts. `addrs` (IPv4/IPv6 with ports; copied; an IPv4-mapped address means the IPv4 one) are tried in their order.
- * 0 or -errno (ENOMEM; EINVAL for no address, too many, or a name): then `done` is not
- * called.
+ * Starts with all addresses: `addrs` are IPv4 or IPv6 with ports; copied; an IPv4-mapped address means the IPv4 one.
+ * 0 or -errno (ENOMEM; EINVAL for no address, too many, or a name): then `done` is not called.
  */
 SOCKS6_MUST_CHECK int dialer_start(struct loop *loop, const struct dialer_config *config,
                                    const struct socks6_addr *addrs, size_t count, dialer_done *done, void *user,
                                    struct dialer **out);
+/* Starts without any: dialer_add() is to be called once per family. 0 or -ENOMEM. */
+SOCKS6_MUST_CHECK int dialer_open(struct loop *loop, const struct dialer_config *config, dialer_done *done, void *user,
+                                  struct dialer **out);
+/*
+ * The addresses of one family, IPv4 or IPv6; none: it has none, or could not be asked. Not after `done`. Attempts begin
+ * at the end of the loop's batch, so that both families may be added one after the other.
+ */
+void dialer_add(struct dialer *dialer, enum socks6_addr_type family, const struct socks6_addr *addrs, size_t count);
 /* Stops and frees; `done` will not be called. Takes NULL. */
 void dialer_cancel(struct dialer *dialer);
 
