@@ -503,6 +503,194 @@ static void test_bad_arguments_are_refused(void **state)
     assert_null(dialer);
 }
 
+/* ---- racing ---- */
+
+static void race(void)
+{
+    call.config.eyeballs = (struct happy_eyeballs_config){
+        .race = true,
+        .resolution_delay_ms = HAPPY_EYEBALLS_RESOLUTION_DELAY_MS,
+        .attempt_delay_ms = HAPPY_EYEBALLS_ATTEMPT_DELAY_MS,
+        .first_family_count = 1,
+    };
+}
+
+static void open_dialer(uint64_t timeout_ms)
+{
+    call.is_over = false;
+    call.config.timeout_ms = timeout_ms;
+    assert_int_equal(dialer_open(call.loop, &call.config, on_done, &call, &call.dialer), 0);
+}
+
+static void add4(const struct socks6_addr *addrs, size_t count)
+{
+    dialer_add(call.dialer, SOCKS6_ADDR_IPV4, addrs, count);
+}
+
+static void add6(const struct socks6_addr *addrs, size_t count)
+{
+    dialer_add(call.dialer, SOCKS6_ADDR_IPV6, addrs, count);
+}
+
+static void test_race_goes_round_a_black_hole(void **state)
+{
+    (void)state;
+    struct black_hole hole;
+    struct socks6_addr addrs[3];
+    black_hole_open(&hole);
+    int listener = listen_at(&addrs[2]);
+    addrs[0] = hole.addr;
+    addrs[1] = beside(&hole.addr, 2);
+    addrs[2].u.ipv4[3] = 3;
+    race();
+    unsigned fds = harness_fd_count();
+    uint64_t start_ms = loop_now_ms(call.loop);
+    dial(addrs, 3, LIMIT_MS);
+    assert_true(call.result.fd >= 0);
+    assert_int_equal(call.result.attempts, 3);
+    assert_int_equal(call.result.peer.port, addrs[2].port);
+    assert_int_equal(call.result.peer.u.ipv4[3], 3);
+    assert_in_range(loop_now_ms(call.loop) - start_ms, 2 * HAPPY_EYEBALLS_ATTEMPT_DELAY_MS, 2000);
+    assert_int_equal(harness_fd_count(), fds + 1); /* the losers are closed */
+    (void)close(call.result.fd);
+    (void)close(listener);
+    black_hole_close(&hole);
+}
+
+static void test_race_without_a_live_address_ends_in_time(void **state)
+{
+    (void)state;
+    struct black_hole hole;
+    struct socks6_addr addrs[20], refusing;
+    black_hole_open(&hole);
+    int holder = refuse_at(&refusing);
+    for (uint8_t i = 0; i < 20; i++) {
+        addrs[i] = beside(&hole.addr, (uint8_t)(i + 1));
+    }
+    race();
+    uint64_t start_ms = loop_now_ms(call.loop);
+    dial(addrs, 20, LIMIT_MS);
+    assert_int_equal(call.result.fd, -1);
+    assert_int_equal(call.result.error, ETIMEDOUT);
+    assert_int_equal(call.result.attempts, 20);
+    assert_in_range(loop_now_ms(call.loop) - start_ms, LIMIT_MS, LIMIT_MS + 1000);
+    addrs[3] = refusing;
+    dial(addrs, 4, LIMIT_MS);
+    assert_int_equal(call.result.error, ECONNREFUSED);
+    black_hole_close(&hole);
+    (void)close(holder);
+}
+
+static void test_no_descriptor_in_a_race_leaves_the_others_running(void **state)
+{
+    (void)state;
+    struct black_hole hole;
+    struct socks6_addr addrs[2];
+    black_hole_open(&hole);
+    int listener = listen_at(&addrs[1]);
+    addrs[0] = hole.addr;
+    addrs[1].u.ipv4[3] = 2;
+    race();
+    harness_fail("socket", 2 + PROBES, EMFILE);
+    dial(addrs, 2, LIMIT_MS);
+    assert_true(harness_has_failed());
+    assert_true(call.result.fd >= 0); /* when the first had had its time */
+    assert_int_equal(call.result.attempts, 2);
+    (void)close(call.result.fd);
+    harness_fail("socket", 1 + PROBES, EMFILE);
+    dial(addrs, 2, LIMIT_MS);
+    assert_int_equal(call.result.error, EMFILE);
+    (void)close(listener);
+    black_hole_close(&hole);
+}
+
+static void test_addresses_may_come_later(void **state)
+{
+    (void)state;
+    struct socks6_addr addr, none = ipv6(9);
+    int listener = listen_at(&addr);
+    race();
+    open_dialer(LIMIT_MS);
+    harness_run_until_quiet(call.loop);
+    assert_false(call.is_over);
+    add4(&addr, 1);
+    assert_false(call.is_over); /* never from within */
+    harness_run_until(call.loop, is_over, &call);
+    assert_true(call.result.fd >= 0); /* after the resolution delay */
+    (void)close(call.result.fd);
+
+    none.port = addr.port; /* nobody listens there over IPv6 */
+    open_dialer(LIMIT_MS);
+    add4(&addr, 1);
+    add6(&none, 1);
+    harness_run_until(call.loop, is_over, &call);
+    assert_true(call.result.fd >= 0);
+    assert_int_equal(call.result.attempts, 2); /* looked at together: IPv6 went first */
+    (void)close(call.result.fd);
+    (void)close(listener);
+}
+
+static void test_no_address_is_told(void **state)
+{
+    (void)state;
+    open_dialer(LIMIT_MS);
+    add4(NULL, 0);
+    add6(NULL, 0);
+    harness_run_until(call.loop, is_over, &call);
+    assert_int_equal(call.result.error, DIALER_NO_ADDRESS);
+    assert_int_equal(call.result.attempts, 0);
+    open_dialer(LIMIT_MS);
+    add4(NULL, 0);
+    harness_run_until(call.loop, is_over, &call);
+    assert_int_equal(call.result.error, ETIMEDOUT);
+    harness_fail("calloc", 1, ENOMEM);
+    assert_int_equal(dialer_open(call.loop, &call.config, on_done, &call, &call.dialer), -ENOMEM);
+}
+
+static void test_remembered_address_goes_first(void **state)
+{
+    (void)state;
+    struct socks6_addr addrs[2];
+    int listener = listen_at(&addrs[0]);
+    addrs[1] = beside(&addrs[0], 2);
+    race();
+    call.config.remembered = &addrs[1];
+    dial(addrs, 2, LIMIT_MS);
+    assert_int_equal(call.result.peer.u.ipv4[3], 2);
+    assert_int_equal(call.result.attempts, 1);
+    (void)close(call.result.fd);
+    (void)close(listener);
+}
+
+static void test_cancelled_race_leaves_nothing(void **state)
+{
+    (void)state;
+    struct black_hole hole;
+    struct socks6_addr addrs[3];
+    black_hole_open(&hole);
+    for (uint8_t i = 0; i < 3; i++) {
+        addrs[i] = beside(&hole.addr, (uint8_t)(i + 1));
+    }
+    race();
+    unsigned fds = harness_fd_count();
+    start(addrs, 3, LIMIT_MS);
+    for (int i = 0; i < 3; i++) {
+        harness_run_until_quiet(call.loop);
+        harness_advance(HAPPY_EYEBALLS_ATTEMPT_DELAY_MS + LOOP_TICK_MS);
+    }
+    assert_int_equal(harness_fd_count(), fds + 3);
+    dialer_cancel(call.dialer);
+    assert_int_equal(harness_fd_count(), fds);
+    harness_run_until_quiet(call.loop);
+    assert_false(call.is_over);
+    open_dialer(LIMIT_MS);
+    add4(addrs, 1); /* asked to look at it, but not yet done */
+    dialer_cancel(call.dialer);
+    harness_run_until_quiet(call.loop);
+    assert_false(call.is_over);
+    black_hole_close(&hole);
+}
+
 /* ---- our own end ---- */
 
 static struct socks6_addr loopback(uint8_t last)
@@ -665,6 +853,13 @@ int main(void)
         DIALER_TEST(test_family_without_support_goes_on),
         DIALER_TEST(test_failing_calls_leave_nothing_behind),
         DIALER_TEST(test_bad_arguments_are_refused),
+        DIALER_TEST(test_race_goes_round_a_black_hole),
+        DIALER_TEST(test_race_without_a_live_address_ends_in_time),
+        DIALER_TEST(test_no_descriptor_in_a_race_leaves_the_others_running),
+        DIALER_TEST(test_addresses_may_come_later),
+        DIALER_TEST(test_no_address_is_told),
+        DIALER_TEST(test_remembered_address_goes_first),
+        DIALER_TEST(test_cancelled_race_leaves_nothing),
         DIALER_TEST(test_sources_take_turns),
         DIALER_TEST(test_missing_source_leads_to_the_next),
         DIALER_TEST(test_no_source_at_all_is_told),
