@@ -398,14 +398,16 @@ int dialer_open(struct loop *loop, const struct dialer_config *config, dialer_do
     return 0;
 }
 
-void dialer_add(struct dialer *dialer, enum socks6_addr_type family, const struct socks6_addr *addrs, size_t count)
+void dialer_add(struct dialer *dialer, const struct socks6_addr *addr)
 {
-    for (size_t i = 0; i < count; i++) {
-        struct destination destination;
-        if (destination_from_addr(&addrs[i], &destination)) {
-            happy_eyeballs_add(&dialer->eyeballs, &destination, loop_now_ms(dialer->loop));
-        }
+    struct destination destination;
+    if (destination_from_addr(addr, &destination)) {
+        happy_eyeballs_add(&dialer->eyeballs, &destination, loop_now_ms(dialer->loop));
     }
+}
+
+void dialer_add_end(struct dialer *dialer, enum socks6_addr_type family)
+{
     happy_eyeballs_answered(&dialer->eyeballs, family == SOCKS6_ADDR_IPV4 ? HAPPY_EYEBALLS_IPV4 : HAPPY_EYEBALLS_IPV6);
     loop_defer(dialer->loop, &dialer->task);
 }

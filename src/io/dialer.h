@@ -70,14 +70,15 @@ typedef void dialer_done(void *user, const struct dialer_result *result);
 SOCKS6_MUST_CHECK int dialer_start(struct loop *loop, const struct dialer_config *config,
                                    const struct socks6_addr *addrs, size_t count, dialer_done *done, void *user,
                                    struct dialer **out);
-/* Starts without any: dialer_add() is to be called once per family. 0 or -ENOMEM. */
+/* Starts without any: dialer_add() and dialer_add_end() bring them. 0 or -ENOMEM. */
 SOCKS6_MUST_CHECK int dialer_open(struct loop *loop, const struct dialer_config *config, dialer_done *done, void *user,
                                   struct dialer **out);
 /*
- * The addresses of one family, IPv4 or IPv6; none: it has none, or could not be asked. Not after `done`. Attempts begin
- * at the end of the loop's batch, so that both families may be added one after the other.
+ * An address of the name; then, once per family, that there are no more of it (or that it could not be asked for). Not
+ * after `done`. Attempts begin at the end of the loop's batch, so that both families may be added one after the other.
  */
-void dialer_add(struct dialer *dialer, enum socks6_addr_type family, const struct socks6_addr *addrs, size_t count);
+void dialer_add(struct dialer *dialer, const struct socks6_addr *addr);
+void dialer_add_end(struct dialer *dialer, enum socks6_addr_type family);
 /* Stops and frees; `done` will not be called. Takes NULL. */
 void dialer_cancel(struct dialer *dialer);
 

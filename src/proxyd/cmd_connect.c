@@ -1,8 +1,8 @@
 #include "proxyd/cmd_connect.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "proxyd/reply_map.h"
 
@@ -56,168 +56,227 @@ static const char *why_dial_failed(int error)
     }
 }
 
+/* ---- Happy Eyeballs ---- */
+
+/* The client's option; NULL: it sent none that applies here, since the destination is no name. */
+static const struct socks6_stack_option *eyeballs_option(const struct connect_job *job)
+{
+    for (size_t i = 0; job->addr.type == SOCKS6_ADDR_NAME && i < job->stack_count; i++) {
+        const struct socks6_stack_option *option = &job->stack[i];
+        if (option->leg == SOCKS6_LEG_PROXY_REMOTE && option->level == SOCKS6_LEVEL_IP &&
+            option->code == SOCKS6_IP_HAPPY_EYEBALLS) {
+            return option;
+        }
+    }
+    return NULL;
+}
+
+/* The form up to -10 has no value: its presence is the wish (UNSTATED). */
+static bool wants_race(const struct connect_job *job)
+{
+    const struct socks6_stack_option *option = eyeballs_option(job);
+    if (!job->is_socks6) {
+        return job->config->happy_eyeballs.legacy;
+    }
+    return option != NULL && SOCKS6_STACK_FIRST(option->value) != SOCKS6_AVAILABILITY_NO;
+}
+
+/* "Happy Eyeballs": says what was done, in the form of the question, whose older one can only say that it was. */
+static void answer_eyeballs(const struct connect_job *job, bool was_raced, struct connect_outcome *outcome)
+{
+    const struct socks6_stack_option *option = eyeballs_option(job);
+    if (option == NULL) {
+        return;
+    }
+    bool is_old_form = SOCKS6_STACK_FIRST(option->value) == SOCKS6_AVAILABILITY_UNSTATED;
+    if (is_old_form && !was_raced) {
+        return;
+    }
+    struct socks6_stack_option answer = *option;
+    if (!is_old_form) {
+        answer.value = SOCKS6_STACK_VALUE(was_raced ? SOCKS6_AVAILABILITY_YES : SOCKS6_AVAILABILITY_NO, 0);
+    }
+    outcome->stack[outcome->stack_count++] = answer;
+}
+
+/* What the next request for this name is to begin with. */
+static void remember(const struct connect_job *job, const struct dialer_result *result)
+{
+    if (!job->is_race) {
+        return;
+    }
+    if (result->fd >= 0) {
+        winners_put(job->winners, &job->addr, &result->peer, loop_now_ms(job->loop),
+                    job->config->happy_eyeballs.remember_ms);
+    } else if (result->attempts > 0) {
+        winners_forget(job->winners, &job->addr);
+    }
+}
+
+/* ---- dialling ---- */
+
+/* Nothing was dialled, though a name was to be. */
+static void outcome_without_address(const struct connect_job *job, const struct dialer_result *result,
+                                    struct connect_outcome *outcome)
+{
+    if (job->is_denied) {
+        outcome_init(outcome, SOCKS6_REPLY_NOT_ALLOWED, job->denied_why);
+        outcome->rule_line = job->denied_line;
+    } else if (result->error != DIALER_NO_ADDRESS) {
+        outcome_init(outcome, SOCKS6_REPLY_FAILURE, "resolver timeout");
+    } else if (job->has_failed_answer) {
+        outcome_init(outcome, SOCKS6_REPLY_FAILURE, "resolver failure");
+    } else {
+        outcome_init(outcome, SOCKS6_REPLY_HOST_UNREACHABLE, "name has no address");
+    }
+}
+
 static void on_dialed(void *user, const struct dialer_result *result)
 {
     struct connect_job *job = user;
     struct connect_outcome outcome;
 
     job->dialer = NULL;
+    dns_lookup_cancel(job->lookup); /* the other family's answer is not needed any more */
+    job->lookup = NULL;
     if (result->fd >= 0) {
         outcome_init(&outcome, SOCKS6_REPLY_SUCCESS, "");
         outcome.fd = result->fd;
         outcome.bound = result->local;
+    } else if (result->attempts == 0 && job->addr.type == SOCKS6_ADDR_NAME) {
+        outcome_without_address(job, result, &outcome);
     } else {
         outcome_init(&outcome, reply_map_errno(result->error), why_dial_failed(result->error));
     }
     outcome.dialled = result->peer;
     outcome.unavailable_count = result->unavailable_count;
     outcome.unavailable = result->unavailable;
+    answer_eyeballs(job, job->is_race && result->attempts > 0, &outcome);
+    remember(job, result);
     job->done(job, &outcome);
 }
 
-/* true: it could not be started, and `outcome` says so. */
-static bool dial(struct connect_job *job, const struct socks6_addr *addrs, size_t count,
-                 struct connect_outcome *outcome)
+static struct dialer_config dialer_config_for(const struct connect_job *job)
 {
-    uint64_t now = loop_now_ms(job->loop);
-    const struct dialer_config config = {
-        .timeout_ms = job->deadline_ms > now ? job->deadline_ms - now : 1,
+    struct dialer_config config = {
+        .eyeballs = job->config->happy_eyeballs.race,
+        .timeout_ms = job->config->limits.connect_ms,
         .sources = job->sources,
         .turn = job->source_turn,
     };
-    int err = dialer_start(job->loop, &config, addrs, count, on_dialed, job, &job->dialer);
-    if (err == 0) {
-        return false;
-    }
-    outcome_init(outcome, reply_map_errno(-err), why_dial_failed(-err));
-    return true;
+    config.eyeballs.race = job->is_race;
+    return config;
 }
 
-/* Keeps the addresses that the rules allow; returns how many, and in `denied` why the others are not. */
-static size_t filter_addrs(const struct connect_job *job, const struct resolver_answer *answer,
-                           struct socks6_addr *permitted, struct policy_result *denied)
+static bool start_address(struct connect_job *job, struct connect_outcome *outcome)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < answer->count; i++) {
-        struct socks6_addr addr = answer->addrs[i];
-        socks6_addr_normalize(&addr);
-        struct policy_request request = request_for(job, &addr);
-        struct policy_result result = policy_check_addr(job->config->policy, job->local, &request);
-        if (result.verdict == POLICY_ALLOW) {
-            permitted[count++] = addr;
-        } else {
-            *denied = result;
-        }
-    }
-    return count;
-}
-
-/* The rules apply again to each address that would really be dialled; what they leave is dialled, and nothing else. */
-static bool dial_permitted(struct connect_job *job, const struct resolver_answer *answer,
-                           struct connect_outcome *outcome)
-{
-    struct policy_result denied = {.verdict = POLICY_DENY, .why = "denied: no address"};
-    struct socks6_addr *permitted = calloc(answer->count, sizeof *permitted);
-    bool is_over = true;
-
-    if (permitted == NULL) {
-        outcome_init(outcome, SOCKS6_REPLY_FAILURE, "out of memory");
-        return true;
-    }
-    size_t count = filter_addrs(job, answer, permitted, &denied);
-    if (count == 0) {
-        outcome_denied(outcome, &denied);
-    } else {
-        is_over = dial(job, permitted, count, outcome);
-    }
-    free(permitted);
-    return is_over;
-}
-
-static void on_resolved(void *user, const struct resolver_answer *answer)
-{
-    struct connect_job *job = user;
-    struct connect_outcome outcome;
-    bool is_over = true;
-
-    job->query = NULL;
-    loop_timer_cancel(job->loop, &job->timer);
-    switch (answer->status) {
-    case RESOLVER_OK:
-        is_over = dial_permitted(job, answer, &outcome);
-        break;
-    case RESOLVER_NO_ADDRESS:
-        outcome_init(&outcome, SOCKS6_REPLY_HOST_UNREACHABLE, "name has no address");
-        break;
-    case RESOLVER_FAILED:
-        outcome_init(&outcome, SOCKS6_REPLY_FAILURE, "resolver failure");
-        break;
-    }
-    if (is_over) {
-        job->done(job, &outcome);
-    }
-}
-
-static void on_resolve_timeout(struct loop_timer *timer)
-{
-    struct connect_job *job = LOOP_OWNER(timer, struct connect_job, timer);
-    struct connect_outcome outcome;
-
-    resolver_cancel(job->query);
-    job->query = NULL;
-    outcome_init(&outcome, SOCKS6_REPLY_FAILURE, "resolver timeout");
-    job->done(job, &outcome);
-}
-
-static bool start_name(struct connect_job *job, struct connect_outcome *outcome)
-{
-    struct policy_request request = request_for(job, &job->addr);
-    struct policy_result result = policy_check_name(job->config->policy, &request);
-    if (result.verdict == POLICY_DENY) {
-        outcome_denied(outcome, &result);
-        return true;
-    }
-    int err = resolver_ask(job->resolver, job->loop, job->addr.u.name, job->addr.port, on_resolved, job, &job->query);
-    if (err != 0) {
-        job->query = NULL;
-        outcome_init(outcome, SOCKS6_REPLY_FAILURE, err == -EAGAIN ? "resolver queue full" : "out of memory");
-        return true;
-    }
-    job->timer.expired = on_resolve_timeout;
-    loop_timer_set(job->loop, &job->timer, job->config->limits.connect_ms);
-    return false;
-}
-
-bool cmd_connect_start(struct connect_job *job, const struct socks6_addr *addr, bool is_socks6,
-                       struct connect_outcome *outcome)
-{
-    job->addr = *addr;
-    job->deadline_ms = loop_now_ms(job->loop) + job->config->limits.connect_ms;
-    socks6_addr_normalize(&job->addr);
-
-    if (job->addr.type == SOCKS6_ADDR_NAME) {
-        return start_name(job, outcome);
-    }
-    if (is_socks6 && job->addr.port == DNS_PORT && socks6_addr_is_unspecified(&job->addr)) {
-        outcome_init(outcome, SOCKS6_REPLY_REFUSED, "no DNS service");
-        return true;
-    }
     struct policy_request request = request_for(job, &job->addr);
     struct policy_result result = policy_check_addr(job->config->policy, job->local, &request);
     if (result.verdict != POLICY_ALLOW) {
         outcome_denied(outcome, &result);
         return true;
     }
-    return dial(job, &job->addr, 1, outcome);
+    const struct dialer_config config = dialer_config_for(job);
+    int err = dialer_start(job->loop, &config, &job->addr, 1, on_dialed, job, &job->dialer);
+    if (err != 0) {
+        outcome_init(outcome, reply_map_errno(-err), why_dial_failed(-err));
+        return true;
+    }
+    return false;
+}
+
+/* ---- names ---- */
+
+/* The rules apply again to each address that would really be dialled; those that they leave go to the dialer. */
+static void add_permitted(struct connect_job *job, struct socks6_addr addr)
+{
+    socks6_addr_normalize(&addr);
+    struct policy_request request = request_for(job, &addr);
+    struct policy_result result = policy_check_addr(job->config->policy, job->local, &request);
+    if (result.verdict == POLICY_ALLOW) {
+        dialer_add(job->dialer, &addr);
+    } else if (!job->is_denied) {
+        job->is_denied = true;
+        job->denied_why = result.why;
+        job->denied_line = result.line;
+    }
+}
+
+/* One family's answer. */
+static void on_answer(void *user, const struct dns_lookup_answer *answer)
+{
+    struct connect_job *job = user;
+
+    for (size_t i = 0; i < answer->count; i++) {
+        add_permitted(job, answer->addrs[i]);
+    }
+    job->has_failed_answer = job->has_failed_answer || answer->status == DNS_LOOKUP_FAILED;
+    if (++job->answer_count == 2) {
+        job->lookup = NULL; /* it is gone after this call */
+    }
+    dialer_add_end(job->dialer, answer->family == AF_INET ? SOCKS6_ADDR_IPV4 : SOCKS6_ADDR_IPV6);
+}
+
+/* Look-up and dialer run side by side: the first address is dialled while the other family's answer is on its way. */
+static int start_dialling(struct connect_job *job)
+{
+    struct dialer_config config = dialer_config_for(job);
+    struct socks6_addr remembered;
+
+    if (job->is_race && winners_find(job->winners, &job->addr, loop_now_ms(job->loop), &remembered)) {
+        config.remembered = &remembered;
+    }
+    int err = dialer_open(job->loop, &config, on_dialed, job, &job->dialer);
+    if (err != 0) {
+        return err;
+    }
+    err = dns_lookup_start(job->dns, job->addr.u.name, job->addr.port, DNS_LOOKUP_BOTH, on_answer, job, &job->lookup);
+    if (err != 0) {
+        dialer_cancel(job->dialer);
+        job->dialer = NULL;
+        job->lookup = NULL;
+    }
+    return err;
+}
+
+static bool start_name(struct connect_job *job, struct connect_outcome *outcome)
+{
+    struct policy_request request = request_for(job, &job->addr);
+    struct policy_result result = policy_check_name(job->config->policy, &request);
+
+    job->is_race = wants_race(job);
+    if (result.verdict == POLICY_DENY) {
+        outcome_denied(outcome, &result);
+    } else {
+        int err = start_dialling(job);
+        if (err == 0) {
+            return false;
+        }
+        outcome_init(outcome, SOCKS6_REPLY_FAILURE, err == -EAGAIN ? "resolver queue full" : "out of memory");
+    }
+    answer_eyeballs(job, false, outcome);
+    return true;
+}
+
+bool cmd_connect_start(struct connect_job *job, const struct socks6_addr *addr, struct connect_outcome *outcome)
+{
+    job->addr = *addr;
+    socks6_addr_normalize(&job->addr);
+
+    if (job->addr.type == SOCKS6_ADDR_NAME) {
+        return start_name(job, outcome);
+    }
+    if (job->is_socks6 && job->addr.port == DNS_PORT && socks6_addr_is_unspecified(&job->addr)) {
+        outcome_init(outcome, SOCKS6_REPLY_REFUSED, "no DNS service");
+        return true;
+    }
+    return start_address(job, outcome);
 }
 
 void cmd_connect_cancel(struct connect_job *job)
 {
-    if (job->query != NULL) {
-        resolver_cancel(job->query);
-        job->query = NULL;
-        loop_timer_cancel(job->loop, &job->timer);
-    }
+    dns_lookup_cancel(job->lookup);
+    job->lookup = NULL;
     dialer_cancel(job->dialer);
     job->dialer = NULL;
 }

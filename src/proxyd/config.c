@@ -69,6 +69,15 @@ static struct config_snapshot *snapshot_new(void)
         .connections_per_client = CONFIG_PER_CLIENT_AUTO,
         .options = SOCKS6_OPTIONS_CAP_12,
     };
+    snapshot->config.happy_eyeballs = (struct config_happy_eyeballs){
+        .race = {.race = true,
+                 .resolution_delay_ms = HAPPY_EYEBALLS_RESOLUTION_DELAY_MS,
+                 .attempt_delay_ms = HAPPY_EYEBALLS_ATTEMPT_DELAY_MS,
+                 .first_family_count = 1,
+                 .prefer = DESTINATION_IPV6},
+        .remember_ms = 600000, /* 10 min */
+        .legacy = true,
+    };
     snapshot->config.log_format = CONFIG_LOG_TEXT;
     snapshot->config.log_level = CONFIG_LOG_INFO;
     snapshot->config.log_access = true;

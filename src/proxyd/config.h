@@ -12,6 +12,7 @@
 
 #include <socks6/types.h>
 
+#include "io/happy_eyeballs.h"
 #include "io/relay.h"
 #include "proxyd/policy.h"
 
@@ -48,12 +49,23 @@ struct config_limits {
     uint32_t options; /* bytes of options in a SOCKS 6 request; default 20480, the most */
 };
 
+/* How the addresses of a name are dialled. */
+struct config_happy_eyeballs {
+    struct happy_eyeballs_config race; /* defaults of RFC 8305 */
+    uint64_t remember_ms;              /* how long the last winner of a name goes first; 0 = not; default 10 min */
+    bool legacy;                       /* SOCKS 4a and 5 clients, who cannot ask for it, get it too; default true */
+};
+
+#define CONFIG_RESOLUTION_DELAY_MAX_MS 2000u
+#define CONFIG_FIRST_FAMILY_COUNT_MAX 16u
+
 struct config {
     struct config_listener *listeners;
     size_t listener_count;
     unsigned workers; /* 0 = one per processor */
     enum config_relay relay;
     struct config_limits limits;
+    struct config_happy_eyeballs happy_eyeballs;
     enum config_log_format log_format;
     enum config_log_level log_level;
     bool log_access;

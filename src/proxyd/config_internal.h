@@ -38,6 +38,10 @@ SOCKS6_MUST_CHECK int config_read_document(const struct config_place *place, con
 SOCKS6_MUST_CHECK int config_read_rules(const struct config_place *place, const struct yaml_node *node,
                                         struct policy *policy);
 
+/* The value of `happy_eyeballs:`; `target` is the struct config_draft. */
+SOCKS6_MUST_CHECK int config_read_happy_eyeballs(const struct config_place *place, const struct yaml_node *value,
+                                                 void *target);
+
 /* As config_load(), from memory; `name` stands for the file in errors. */
 SOCKS6_MUST_CHECK int config_load_memory(const char *name, const char *text, size_t len, const char *const *listen,
                                          size_t listen_count, const struct config **out, struct config_error *error);
@@ -53,10 +57,12 @@ struct config_section {
 };
 extern const struct config_section config_sections[];
 extern const struct config_section config_rule_section;
+extern const struct config_section config_happy_eyeballs_section;
 
 /* Names that stand in the file, each list ends in NULL. */
 extern const char *const config_protocol_names[]; /* [i] is the bit 1 << i of enum config_protocol */
 extern const char *const config_level_names[];    /* [enum config_log_level] */
+extern const char *const config_prefer_names[];   /* [enum destination_preference] */
 extern const char *const config_format_names[];   /* [enum config_log_format] */
 extern const char *const config_relay_names[];    /* [enum config_relay] */
 

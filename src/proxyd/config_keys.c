@@ -296,8 +296,14 @@ static int read_log(const struct config_place *place, const struct yaml_node *va
 }
 
 static const struct config_key top_keys[] = {
-    {"listeners", read_listeners}, {"open", read_open},     {"workers", read_workers}, {"relay", read_relay},
-    {"rules", read_rules},         {"limits", read_limits}, {"log", read_log},
+    {"listeners", read_listeners},
+    {"open", read_open},
+    {"workers", read_workers},
+    {"relay", read_relay},
+    {"rules", read_rules},
+    {"limits", read_limits},
+    {"happy_eyeballs", config_read_happy_eyeballs},
+    {"log", read_log},
 };
 
 const struct config_section config_sections[] = {

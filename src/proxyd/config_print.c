@@ -126,6 +126,17 @@ static void print_remarks(const struct policy *policy, FILE *out)
         out);
 }
 
+static void print_happy_eyeballs(const struct config_happy_eyeballs *eyeballs, FILE *out)
+{
+    fputs("happy_eyeballs:\n", out);
+    print_time("resolution_delay", eyeballs->race.resolution_delay_ms, out);
+    print_time("attempt_delay", eyeballs->race.attempt_delay_ms, out);
+    fprintf(out, "  first_family_count: %u\n  prefer: %s\n", eyeballs->race.first_family_count,
+            config_prefer_names[eyeballs->race.prefer]);
+    print_time("remember", eyeballs->remember_ms, out);
+    fprintf(out, "  legacy: %s\n", eyeballs->legacy ? "true" : "false");
+}
+
 void config_print(const struct config *config, FILE *out)
 {
     const struct config_limits *limits = &config->limits;
@@ -158,6 +169,7 @@ void config_print(const struct config *config, FILE *out)
         print_number("connections_per_client", limits->connections_per_client, "none", out);
     }
     print_number("options", limits->options, "0", out);
+    print_happy_eyeballs(&config->happy_eyeballs, out);
     fprintf(out, "log:\n  level: %s\n  format: %s\n  access: %s\n", config_level_names[config->log_level],
             config_format_names[config->log_format], config->log_access ? "true" : "false");
     print_remarks(policy, out);

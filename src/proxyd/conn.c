@@ -230,9 +230,10 @@ static enum step linger(struct conn *conn)
 
 /* ---- replying ---- */
 
-static enum step start_replying(struct conn *conn, enum socks6_reply_code code, const struct socks6_addr *bound)
+static enum step start_replying(struct conn *conn, enum socks6_reply_code code, const struct socks6_addr *bound,
+                                const struct socks6_stack_option *stack, size_t stack_count)
 {
-    if (!door_reply(&conn->door, code, bound)) {
+    if (!door_reply(&conn->door, code, bound, stack, stack_count)) {
         conn->entry.reason = "out of memory";
         return start_lingering(conn);
     }
@@ -293,7 +294,8 @@ static enum step take_outcome(struct conn *conn, const struct connect_outcome *o
     if (outcome->code != SOCKS6_REPLY_SUCCESS) {
         conn->entry.reason = outcome->why;
     }
-    return start_replying(conn, outcome->code, outcome->fd >= 0 ? &outcome->bound : NULL);
+    return start_replying(conn, outcome->code, outcome->fd >= 0 ? &outcome->bound : NULL, outcome->stack,
+                          outcome->stack_count);
 }
 
 static enum step conn_run(struct conn *conn, enum step step);
@@ -304,20 +306,24 @@ static void on_connect_done(struct connect_job *job, const struct connect_outcom
     (void)conn_run(conn, take_outcome(conn, outcome));
 }
 
-static enum step start_connect(struct conn *conn, const struct socks6_addr *addr)
+static enum step start_connect(struct conn *conn, const struct door_request *request)
 {
     struct worker *worker = conn->worker;
     struct connect_outcome outcome;
 
     conn->phase = CONNECTING;
     conn->job.loop = worker->loop;
-    conn->job.resolver = worker->shared->resolver;
+    conn->job.dns = worker->dns;
+    conn->job.winners = worker->shared->winners;
     conn->job.local = worker->shared->local;
     conn->job.config = conn->config;
     conn->job.client = &conn->entry.client;
+    conn->job.source_turn = &worker->source_turn;
+    conn->job.is_socks6 = door_version(&conn->door) == SOCKS6_VERSION;
+    conn->job.stack = request->stack;
+    conn->job.stack_count = request->stack_count;
     conn->job.done = on_connect_done;
-    bool is_socks6 = door_version(&conn->door) == SOCKS6_VERSION;
-    if (cmd_connect_start(&conn->job, addr, is_socks6, &outcome)) {
+    if (cmd_connect_start(&conn->job, &request->addr, &outcome)) {
         return take_outcome(conn, &outcome);
     }
     if (door_output(&conn->door).len > 0) {
@@ -341,10 +347,10 @@ static enum step start_noop(struct conn *conn)
         stats_add(&conn->worker->stats, STATS_denied, 1);
         conn->entry.reason = result.why;
         conn->entry.rule_line = result.line;
-        return start_replying(conn, SOCKS6_REPLY_NOT_ALLOWED, NULL);
+        return start_replying(conn, SOCKS6_REPLY_NOT_ALLOWED, NULL, NULL, 0);
     }
     conn->entry.reason = "done";
-    return start_replying(conn, SOCKS6_REPLY_SUCCESS, NULL);
+    return start_replying(conn, SOCKS6_REPLY_SUCCESS, NULL, NULL, 0);
 }
 
 static void count_request(struct conn *conn)
@@ -376,10 +382,10 @@ static enum step take_request(struct conn *conn)
     case SOCKS6_COMMAND_NOOP:
         return start_noop(conn);
     case SOCKS6_COMMAND_CONNECT:
-        return start_connect(conn, &request->addr);
+        return start_connect(conn, request);
     default:
         conn->entry.reason = "command not supported";
-        return start_replying(conn, SOCKS6_REPLY_COMMAND_UNSUPPORTED, NULL);
+        return start_replying(conn, SOCKS6_REPLY_COMMAND_UNSUPPORTED, NULL, NULL, 0);
     }
 }
 

@@ -18,8 +18,6 @@
 #include "proxyd/worker.h"
 
 #define WORKERS_MAX 256u
-#define RESOLVER_THREADS 16u
-#define RESOLVER_QUEUE 4096u
 /* Descriptors that are not connections: standard streams, loops, log, netlink, resolver, a margin for the system resolver's sockets. */
 #define DESCRIPTORS_RESERVED 64u
 
@@ -249,7 +247,10 @@ static int start_shared(struct daemon *daemon, const sigset_t *signals)
         err = open_signals(daemon, signals);
     }
     if (err == 0) {
-        err = resolver_new(RESOLVER_THREADS, RESOLVER_QUEUE, &shared->resolver);
+        err = dns_resolver_new(&(struct dns_settings){.cache_len = DNS_CACHE_LEN_DEFAULT}, &shared->dns);
+    }
+    if (err == 0) {
+        err = winners_new(&shared->winners);
     }
     if (err == 0) {
         err = limits_new(&shared->limits);
@@ -268,7 +269,8 @@ static void free_all(struct daemon *daemon)
         }
     }
     local_addrs_free(daemon->shared.local);
-    resolver_free(daemon->shared.resolver);
+    dns_resolver_free(daemon->shared.dns);
+    winners_free(daemon->shared.winners);
     limits_free(daemon->shared.limits);
     if (daemon->signal_fd >= 0) {
         loop_remove(daemon->loop, &daemon->signal_io);

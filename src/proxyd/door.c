@@ -79,6 +79,10 @@ static enum door_status answer(struct door *door, const struct socks6_server_eve
     case SOCKS6_SERVER_REQUEST:
         door->request.command = event->u.request.request->command;
         door->request.addr = event->u.request.request->addr;
+        door->request.stack_count = event->u.request.request->stack_count;
+        for (size_t i = 0; i < door->request.stack_count; i++) {
+            door->request.stack[i] = event->u.request.request->stack[i];
+        }
         door->request.initial_data = event->u.request.initial_data;
         return DOOR_REQUEST;
     case SOCKS6_SERVER_CLOSE:
@@ -131,13 +135,14 @@ const struct door_request *door_request(const struct door *door)
     return &door->request;
 }
 
-bool door_reply(struct door *door, enum socks6_reply_code code, const struct socks6_addr *bound)
+bool door_reply(struct door *door, enum socks6_reply_code code, const struct socks6_addr *bound,
+                const struct socks6_stack_option *stack, size_t stack_count)
 {
     if (door->server == NULL) {
         legacy_reply(&door->legacy, code, bound);
         return true;
     }
-    return socks6_server_reply(door->server, code, bound, NULL, 0) == 0;
+    return socks6_server_reply(door->server, code, bound, stack, stack_count) == 0;
 }
 
 struct socks6_slice door_output(const struct door *door)

@@ -23,6 +23,9 @@ enum door_status {
 struct door_request {
     uint8_t command; /* enum socks6_command, or a number it does not have */
     struct socks6_addr addr;
+    /* Stack options of SOCKS 6; of each (leg, level, code) one at most. */
+    struct socks6_stack_option stack[SOCKS6_STACK_MAX];
+    size_t stack_count;
     /* Application bytes that the door had to take out of the stream; before all others. Valid until the next door call. */
     struct socks6_slice initial_data;
 };
@@ -54,10 +57,11 @@ SOCKS6_MUST_CHECK enum door_status door_input(struct door *door, const uint8_t *
 const struct door_request *door_request(const struct door *door);
 
 /*
- * The outcome. `bound` may be NULL. After it only the output is left to be sent. False: no memory for the reply; what the output holds
+ * The outcome. `bound` may be NULL; `stack` are the answers to Stack options, for SOCKS 6. After it only the output is left to be sent. False: no memory for the reply; what the output holds
  * is not what was asked for, and nothing may be relayed.
  */
-SOCKS6_MUST_CHECK bool door_reply(struct door *door, enum socks6_reply_code code, const struct socks6_addr *bound);
+SOCKS6_MUST_CHECK bool door_reply(struct door *door, enum socks6_reply_code code, const struct socks6_addr *bound,
+                                  const struct socks6_stack_option *stack, size_t stack_count);
 
 struct socks6_slice door_output(const struct door *door);
 void door_output_sent(struct door *door, size_t len);

@@ -199,6 +199,9 @@ static int worker_init(struct worker *worker)
         err = worker->scratch == NULL ? -ENOMEM : loop_new(&worker->loop);
     }
     if (err == 0) {
+        err = dns_client_new(worker->shared->dns, worker->loop, &worker->dns);
+    }
+    if (err == 0) {
         const struct relay_hooks hooks = session_hooks(worker);
         err = relay_shared_new(worker->loop, session_record_len(), &hooks, &worker->relays);
     }
@@ -253,6 +256,7 @@ void worker_free(struct worker *worker)
     slab_done(&worker->conns);
     relay_shared_free(worker->relays);
     worker->relays = NULL;
+    dns_client_free(worker->dns);
     loop_free(worker->loop); /* which delivers orders that nobody has seen yet */
     free(worker->places);
     config_release(worker->config);

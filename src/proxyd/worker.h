@@ -9,20 +9,22 @@
 
 #include <pthread.h>
 
+#include "dns/lookup.h"
 #include "io/loop.h"
 #include "io/relay.h"
-#include "io/resolver.h"
 #include "io/slab.h"
 #include "proxyd/config.h"
 #include "proxyd/limits.h"
 #include "proxyd/listener.h"
 #include "proxyd/local_addrs.h"
 #include "proxyd/stats.h"
+#include "proxyd/winners.h"
 
 /* What all workers share; outlives them. */
 struct shared {
     struct loop *main_loop;
-    struct resolver *resolver;
+    struct dns_resolver *dns;
+    struct winners *winners;
     struct limits *limits;
     struct local_addrs *local;
     uint32_t connections_auto; /* limits.connections when it is 0: what the descriptor limit allows */
@@ -36,6 +38,8 @@ struct worker {
     struct shared *shared;
     struct loop *loop;
     struct relay_shared *relays;
+    struct dns_client *dns;
+    unsigned source_turn;        /* of outgoing addresses: whose turn it is */
     const struct config *config; /* in force for new connections */
     struct listener *listeners;  /* list */
     struct listener_place *places;

@@ -522,14 +522,22 @@ static void open_dialer(uint64_t timeout_ms)
     assert_int_equal(dialer_open(call.loop, &call.config, on_done, &call, &call.dialer), 0);
 }
 
+static void add(enum socks6_addr_type family, const struct socks6_addr *addrs, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        dialer_add(call.dialer, &addrs[i]);
+    }
+    dialer_add_end(call.dialer, family);
+}
+
 static void add4(const struct socks6_addr *addrs, size_t count)
 {
-    dialer_add(call.dialer, SOCKS6_ADDR_IPV4, addrs, count);
+    add(SOCKS6_ADDR_IPV4, addrs, count);
 }
 
 static void add6(const struct socks6_addr *addrs, size_t count)
 {
-    dialer_add(call.dialer, SOCKS6_ADDR_IPV6, addrs, count);
+    add(SOCKS6_ADDR_IPV6, addrs, count);
 }
 
 static void test_race_goes_round_a_black_hole(void **state)

@@ -57,7 +57,7 @@ static void assert_error(const char *text, size_t len, const char *expected)
 
 #define QUOTE_IPV6 "YAML reads this IPv6 address as something else; put it in quotes: \"[::]:1080\", \"fe80::/10\""
 #define EMPTY_LIST "an empty list would match nothing; remove the key to match everything, or say what it is for"
-#define TOP_KEYS "(keys here: listeners, open, workers, relay, rules, limits, log)"
+#define TOP_KEYS "(keys here: listeners, open, workers, relay, rules, limits, happy_eyeballs, log)"
 #define LIMIT_KEYS "(keys here: handshake, connect, idle, half_closed, connections, connections_per_client, options)"
 #define NO_TIME "is not a time; write a number and a unit: 500ms, 10s, 5m, 24h, 7d"
 #define NO_HOST                                                                                                        \
@@ -268,6 +268,23 @@ static void test_value_errors_are_exact(void **state)
          "f.yaml:1:34: 'all' is not a number from 1 to 10000000; write one, or 'none'"},
         {"limits: {options: 20481}\n", "f.yaml:1:19: '20481' is not a number from 4 to 20480; write one"},
         {"limits: {options: 3}\n", "f.yaml:1:19: '3' is not a number from 4 to 20480; write one"},
+        {"happy_eyeballs: {attempt_delay: 9ms}\n",
+         "f.yaml:1:33: '9ms' is out of range; write a time from 10ms to 2000ms"},
+        {"happy_eyeballs: {attempt_delay: 2001ms}\n",
+         "f.yaml:1:33: '2001ms' is out of range; write a time from 10ms to 2000ms"},
+        {"happy_eyeballs: {attempt_delay: none}\n",
+         "f.yaml:1:33: this cannot be without a limit; write a time such as 10s"},
+        {"happy_eyeballs: {resolution_delay: 3s}\n",
+         "f.yaml:1:36: '3s' is out of range; write a time from 0ms to 2000ms"},
+        {"happy_eyeballs: {first_family_count: 0}\n", "f.yaml:1:38: '0' is not a number from 1 to 16; write one"},
+        {"happy_eyeballs: {first_family_count: 17}\n", "f.yaml:1:38: '17' is not a number from 1 to 16; write one"},
+        {"happy_eyeballs: {prefer: ipv5}\n",
+         "f.yaml:1:26: 'ipv5' is not a preference; write one of: ipv6, ipv4, rfc6724"},
+        {"happy_eyeballs: {legacy: 5}\n", "f.yaml:1:26: '5' is neither 'true' nor 'false'; write one of them"},
+        {"happy_eyeballs: {attempt: 1s}\n",
+         "f.yaml:1:18: unknown key 'attempt'; remove it (keys here: resolution_delay, attempt_delay, "
+         "first_family_count, prefer, remember, legacy)"},
+        {"happy_eyeballs: off\n", "f.yaml:1:17: expected a mapping ('resolution_delay: ...'), found 'off'"},
         {"log: {level: warn}\n", "f.yaml:1:14: 'warn' is not a log level; write one of: error, warning, info, debug"},
         {"log: {format: xml}\n", "f.yaml:1:15: 'xml' is not a log format; write one of: text, json"},
         {"log: {access: 1}\n", "f.yaml:1:15: '1' is neither 'true' nor 'false'; write one of them"},
@@ -521,6 +538,13 @@ static void assert_defaults(const struct config *config)
     assert_int_equal(config->limits.connections, 0);
     assert_int_equal(config->limits.connections_per_client, CONFIG_PER_CLIENT_AUTO);
     assert_int_equal(config->limits.options, 20480);
+    assert_true(config->happy_eyeballs.race.race);
+    assert_int_equal(config->happy_eyeballs.race.resolution_delay_ms, 50);
+    assert_int_equal(config->happy_eyeballs.race.attempt_delay_ms, 250);
+    assert_int_equal(config->happy_eyeballs.race.first_family_count, 1);
+    assert_int_equal(config->happy_eyeballs.race.prefer, DESTINATION_IPV6);
+    assert_int_equal(config->happy_eyeballs.remember_ms, 600000);
+    assert_true(config->happy_eyeballs.legacy);
     assert_int_equal(config->log_format, CONFIG_LOG_TEXT);
     assert_int_equal(config->log_level, CONFIG_LOG_INFO);
     assert_true(config->log_access);
@@ -547,7 +571,7 @@ static void test_empty_files_and_sections_are_the_defaults(void **state)
         "---\n",
         "{}\n",
         "~\n",
-        "limits:\nlog:\nrules:\n",
+        "limits:\nlog:\nrules:\nhappy_eyeballs:\n",
         "limits: {}\nlog: {}\nrules: []\n",
         "\xef\xbb\xbf# BOM\n",
     };
@@ -563,17 +587,20 @@ static void test_empty_files_and_sections_are_the_defaults(void **state)
 
 static void test_every_key_is_taken(void **state)
 {
-    const struct config *config = load("listeners:\n"
-                                       "  - address: 127.0.0.1:0\n"
-                                       "    protocols: socks5\n"
-                                       "  - {address: \"[::]:1081\", protocols: [socks6, socks4], open: true}\n"
-                                       "  - {address: \"127.0.0.1:0\"}\n"
-                                       "open: false\n"
-                                       "workers: 3\n"
-                                       "relay: splice\n"
-                                       "limits: {handshake: 1500ms, connect: 5s, idle: none, half_closed: 0,\n"
-                                       "         connections: 123, connections_per_client: off, options: 4}\n"
-                                       "log: {level: debug, format: json, access: false}\n");
+    const struct config *config =
+        load("listeners:\n"
+             "  - address: 127.0.0.1:0\n"
+             "    protocols: socks5\n"
+             "  - {address: \"[::]:1081\", protocols: [socks6, socks4], open: true}\n"
+             "  - {address: \"127.0.0.1:0\"}\n"
+             "open: false\n"
+             "workers: 3\n"
+             "relay: splice\n"
+             "limits: {handshake: 1500ms, connect: 5s, idle: none, half_closed: 0,\n"
+             "         connections: 123, connections_per_client: off, options: 4}\n"
+             "happy_eyeballs: {resolution_delay: none, attempt_delay: 10ms, prefer: rfc6724,\n"
+             "  first_family_count: 2, remember: off, legacy: false}\n"
+             "log: {level: debug, format: json, access: false}\n");
 
     (void)state;
     assert_int_equal(config->listener_count, 3);
@@ -594,6 +621,13 @@ static void test_every_key_is_taken(void **state)
     assert_int_equal(config->limits.connections, 123);
     assert_int_equal(config->limits.connections_per_client, 0);
     assert_int_equal(config->limits.options, 4);
+    assert_true(config->happy_eyeballs.race.race);
+    assert_int_equal(config->happy_eyeballs.race.resolution_delay_ms, 0);
+    assert_int_equal(config->happy_eyeballs.race.attempt_delay_ms, 10);
+    assert_int_equal(config->happy_eyeballs.race.first_family_count, 2);
+    assert_int_equal(config->happy_eyeballs.race.prefer, DESTINATION_RFC6724);
+    assert_int_equal(config->happy_eyeballs.remember_ms, 0);
+    assert_false(config->happy_eyeballs.legacy);
     assert_int_equal(config->log_level, CONFIG_LOG_DEBUG);
     assert_int_equal(config->log_format, CONFIG_LOG_JSON);
     assert_false(config->log_access);
@@ -768,6 +802,9 @@ static void test_printed_configuration_loads_to_the_same(void **state)
         "connections_per_client: none,"
         " options: 20480}\n",
         "log: {level: error, format: json, access: false}\n",
+        "happy_eyeballs: {resolution_delay: 0, attempt_delay: 2s, prefer: ipv4, first_family_count: 16, remember: "
+        "none, "
+        "legacy: false}\n",
         "rules:\n"
         "  - deny: {users: [\"a\\tb\\\"c\\\\d\", \"\\u00e9\\u20ac\\U0001f600\", \"\\x85\", \"'\", \"~\", \"x: y\", \"# "
         "z\"]}\n"
@@ -839,6 +876,13 @@ static void test_printing_shows_defaults_and_what_no_rule_matches(void **state)
              "  connections: auto\n"
              "  connections_per_client: auto\n"
              "  options: 20480\n"
+             "happy_eyeballs:\n"
+             "  resolution_delay: 50ms\n"
+             "  attempt_delay: 250ms\n"
+             "  first_family_count: 1\n"
+             "  prefer: ipv6\n"
+             "  remember: 10m\n"
+             "  legacy: true\n"
              "log:\n"
              "  level: info\n"
              "  format: text\n"

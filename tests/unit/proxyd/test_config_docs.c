@@ -50,6 +50,9 @@ static size_t list_keys(char keys[KEYS_MAX][64])
                            section->keys[i].name);
         }
     }
+    for (size_t i = 0; i < config_happy_eyeballs_section.key_count; i++) {
+        (void)snprintf(keys[count++], 64, "happy_eyeballs.%s", config_happy_eyeballs_section.keys[i].name);
+    }
     for (size_t i = 0; i < config_rule_section.key_count; i++) {
         (void)snprintf(keys[count++], 64, "rules.%s", config_rule_section.keys[i].name);
     }
