@@ -14,6 +14,7 @@ complete -c socks6 -n '__fish_seen_subcommand_from connect' -s 4 -d 'Reach the p
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -s 6 -d 'Reach the proxy over IPv6 only'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l no-shutdown -d 'Never close our side of the connection'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l early -d 'Send the first bytes of standard input with the request'
+complete -c socks6 -n '__fish_seen_subcommand_from connect' -l happy-eyeballs -a 'on off' -d 'Ask the proxy to race the addresses of HOST, or not to'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -s N -d 'Close our side at the end of standard input (the default)'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -s q -x -d 'Seconds to go on after the end of standard input'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -s v -d 'Say each step'

@@ -24,6 +24,7 @@ _socks6() {
             '(-4)-6[reach the proxy over IPv6 only]' \
             '--no-shutdown[never close our side of the connection]' \
             '--early[send the first bytes of standard input with the request]' \
+            '--happy-eyeballs=-[ask the proxy to race the addresses of HOST, or not to]::(on off)' \
             '-N[close our side at the end of standard input (the default)]' \
             '-q[end that long after the end of standard input]:seconds:' \
             '-v[say each step]' \

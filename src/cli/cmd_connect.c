@@ -22,7 +22,7 @@
 /* Silence of the remote end after which the end of standard input is passed on: longer than most answers take to begin. */
 #define SHUTDOWN_MS 500
 
-enum { OPTION_EARLY = COMMAND_OPTION_OWN, OPTION_NO_SHUTDOWN };
+enum { OPTION_EARLY = COMMAND_OPTION_OWN, OPTION_HAPPY_EYEBALLS, OPTION_NO_SHUTDOWN };
 
 static const char name[] = "connect";
 
@@ -38,6 +38,10 @@ static const char help_text[] = "Usage: socks6 connect [OPTION]... HOST PORT\n"
                                 "      --early            wait for the first bytes of standard input and send\n"
                                 "                         them together with the request (for protocols in which\n"
                                 "                         the client speaks first)\n"
+                                "      --happy-eyeballs[=off]\n"
+                                "                         ask the proxy to race the addresses of HOST, IPv6 and\n"
+                                "                         IPv4 (RFC 8305); off: ask it not to. Without it that\n"
+                                "                         is left to the proxy\n"
                                 "  -N                     at the end of standard input close our side of the\n"
                                 "                         connection at once. Without it that waits until the\n"
                                 "                         remote end has been silent for half a second, because\n"
@@ -108,6 +112,19 @@ static int set_family(struct connect_options *out, int family)
     return 0;
 }
 
+static int take_eyeballs(const char *text, struct connect_options *out)
+{
+    if (text == NULL || strcmp(text, "on") == 0) {
+        out->eyeballs = SOCKS6_AVAILABILITY_YES;
+        return 0;
+    }
+    if (strcmp(text, "off") == 0) {
+        out->eyeballs = SOCKS6_AVAILABILITY_NO;
+        return 0;
+    }
+    return say_usage(name, "--happy-eyeballs is on or off, not '%s'", text);
+}
+
 static int take_option(int option, char **argv, struct proxy_options *proxy, struct connect_options *out)
 {
     if (command_take_option(proxy, option, optarg)) {
@@ -124,6 +141,8 @@ static int take_option(int option, char **argv, struct proxy_options *proxy, str
     case 'N':
         out->shutdown_ms = 0;
         return 0;
+    case OPTION_HAPPY_EYEBALLS:
+        return take_eyeballs(optarg, out);
     case OPTION_NO_SHUTDOWN:
         out->shutdown_ms = -1;
         return 0;
@@ -151,6 +170,7 @@ int connect_parse(int argc, char **argv, struct proxy_options *proxy, struct con
 {
     static const struct option longs[] = {COMMAND_LONG_OPTIONS,
                                           {"early", no_argument, NULL, OPTION_EARLY},
+                                          {"happy-eyeballs", optional_argument, NULL, OPTION_HAPPY_EYEBALLS},
                                           {"no-shutdown", no_argument, NULL, OPTION_NO_SHUTDOWN},
                                           {NULL, 0, NULL, 0}};
     int option, rc;
@@ -216,11 +236,34 @@ static int dial_exit(int status)
     return CLI_EXIT_PROXY;
 }
 
+/* For -v: what the proxy has to say on --happy-eyeballs. */
+static void say_eyeballs(const struct socks6_dial_result *result)
+{
+    for (size_t i = 0; i < result->stack_count; i++) {
+        const struct socks6_stack_option *option = &result->stack[i];
+        if (option->leg == SOCKS6_LEG_PROXY_REMOTE && option->level == SOCKS6_LEVEL_IP &&
+            option->code == SOCKS6_IP_HAPPY_EYEBALLS) {
+            say(name, "Happy Eyeballs: the proxy %s",
+                SOCKS6_STACK_FIRST(option->value) == SOCKS6_AVAILABILITY_NO ? "did not use it" : "used it");
+            return;
+        }
+    }
+    if (result->has_reply) {
+        say(name, "Happy Eyeballs: the proxy does not say whether it used it");
+    }
+}
+
 /* The connection through the proxy: 0 and the descriptor, or an exit status after an error was printed. */
 static int dial(const struct connect_options *options, const struct socks6_proxy *proxy, struct socks6_slice early,
                 int *fd)
 {
     struct socks6_dial_config config;
+    const struct socks6_stack_option eyeballs = {
+        .leg = SOCKS6_LEG_PROXY_REMOTE,
+        .level = SOCKS6_LEVEL_IP,
+        .code = SOCKS6_IP_HAPPY_EYEBALLS,
+        .value = SOCKS6_STACK_VALUE(options->eyeballs, 0),
+    };
     struct socks6_dial_result result;
     int status;
 
@@ -230,8 +273,13 @@ static int dial(const struct connect_options *options, const struct socks6_proxy
     config.family = options->family;
     config.timeout_ms = options->timeout_ms < 0 ? 0 : (uint64_t)options->timeout_ms;
     config.early = early;
+    config.stack = options->eyeballs != 0 ? &eyeballs : NULL;
+    config.stack_count = options->eyeballs != 0 ? 1 : 0;
     config.trace = options->verbose ? trace : NULL;
     status = socks6_dial(&config, &result);
+    if (options->verbose && options->eyeballs != 0) {
+        say_eyeballs(&result);
+    }
     if (status != SOCKS6_DIAL_OK) {
         say(name, "%s", result.error);
     } else {

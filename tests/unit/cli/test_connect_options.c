@@ -88,6 +88,7 @@ static void test_defaults(void **state)
     assert_int_equal(options.quit_ms, -1);
     assert_true(options.shutdown_ms > 0);
     assert_int_equal(options.early, 0);
+    assert_int_equal(options.eyeballs, 0);
     assert_int_equal(options.help, 0);
 }
 
@@ -134,6 +135,9 @@ static void test_options(void **state)
     assert_int_equal(parsed("connect -N h 1").shutdown_ms, 0);
     assert_int_equal(parsed("connect -q 3 h 1").shutdown_ms, 0);
     assert_int_equal(parsed("connect --no-shutdown h 1").shutdown_ms, -1);
+    assert_int_equal(parsed("connect --happy-eyeballs h 1").eyeballs, SOCKS6_AVAILABILITY_YES);
+    assert_int_equal(parsed("connect --happy-eyeballs=on h 1").eyeballs, SOCKS6_AVAILABILITY_YES);
+    assert_int_equal(parsed("connect --happy-eyeballs=off h 1").eyeballs, SOCKS6_AVAILABILITY_NO);
     assert_int_equal(parsed("connect --help").help, 1);
     assert_int_equal(parsed("connect -h -Z").help, 1);
 }
@@ -163,6 +167,8 @@ static void test_wrong_lines_are_refused(void **state)
     assert_refused("connect --zeal h 1", "unknown option '--zeal'");
     assert_refused("connect --zeal=hunter2 h 1", "unknown option '--zeal'\n");
     assert_refused("connect --early=1 h 1", "option '--early' takes no argument");
+    assert_refused("connect --happy-eyeballs=maybe h 1", "--happy-eyeballs is on or off, not 'maybe'");
+    assert_refused("connect --happy-eyeballs= h 1", "--happy-eyeballs is on or off, not ''");
     assert_refused("connect h 1 -w", "option '-w' needs an argument");
     assert_refused("connect h 1 --proxy-user", "option '--proxy-user' needs an argument");
     assert_refused("connect -4 -6 h 1", "-4 and -6 exclude each other");
