@@ -269,6 +269,26 @@ int dns_option_next(struct socks6_slice options, size_t *offset, uint16_t *code,
     return 1;
 }
 
+struct socks6_addr dns_addr(uint8_t type, const uint8_t *bytes, uint16_t port)
+{
+    struct socks6_addr addr = {.type = type, .len = type == SOCKS6_ADDR_IPV4 ? 4 : 16, .port = port};
+
+    memcpy(type == SOCKS6_ADDR_IPV4 ? addr.u.ipv4 : addr.u.ipv6, bytes, addr.len);
+    return addr;
+}
+
+bool dns_record_addr(const struct dns_record *record, uint16_t port, struct socks6_addr *out)
+{
+    bool is_ipv4 = record->type == DNS_TYPE_A && record->rdata.len == 4;
+    bool is_ipv6 = record->type == DNS_TYPE_AAAA && record->rdata.len == 16;
+
+    if (record->class != DNS_CLASS_IN || (!is_ipv4 && !is_ipv6)) {
+        return false;
+    }
+    *out = dns_addr(is_ipv4 ? SOCKS6_ADDR_IPV4 : SOCKS6_ADDR_IPV6, record->rdata.data, port);
+    return true;
+}
+
 /* ---- names ---- */
 
 /* Lengths of labels are below 'A': one pass may fold all bytes alike. */

@@ -164,6 +164,11 @@ static inline uint32_t dns_ttl(uint32_t ttl)
     return (ttl & 0x80000000u) != 0 ? 0 : ttl;
 }
 
+/* `bytes` are 4 or 16, by `type` (SOCKS6_ADDR_IPV4, SOCKS6_ADDR_IPV6). */
+struct socks6_addr dns_addr(uint8_t type, const uint8_t *bytes, uint16_t port);
+/* The address in an A or AAAA record of class IN; false for any other. */
+bool dns_record_addr(const struct dns_record *record, uint16_t port, struct socks6_addr *out);
+
 /* ---- names ---- */
 
 /* Without regard to the case of ASCII letters (RFC 4343). */

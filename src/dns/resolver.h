@@ -2,7 +2,7 @@
  * The resolver: one for the whole process (struct dns_resolver: settings, cache, questions in flight), with a client
  * on every loop (struct dns_client: sockets to the upstream servers). What is asked on one loop is answered on it.
  *
- * Address look-ups are in "dns/lookup.h".
+ * Address look-ups are in "dns/lookup.h", whole messages in "dns/ask.h".
  */
 #ifndef DNS_RESOLVER_H
 #define DNS_RESOLVER_H
@@ -36,17 +36,30 @@ struct dns_settings {
 
 #define DNS_CACHE_LEN_DEFAULT ((size_t)32 << 20)
 
-/* `settings` are copied. 0 or -errno. */
+/*
+ * `settings` are copied. 0 or -errno: -EINVAL if ca_file holds no certificates. A resolv.conf or hosts file that cannot
+ * be read counts as empty.
+ */
 SOCKS6_MUST_CHECK int dns_resolver_new(const struct dns_settings *settings, struct dns_resolver **out);
 /* All clients must be gone. Takes NULL. */
 void dns_resolver_free(struct dns_resolver *resolver);
+/* Other settings, from any thread: in force for the next question. -errno leaves the old ones. */
+SOCKS6_MUST_CHECK int dns_resolver_configure(struct dns_resolver *resolver, const struct dns_settings *settings);
 
 /* The client of `loop`; belongs to its thread. 0 or -errno. */
 SOCKS6_MUST_CHECK int dns_client_new(struct dns_resolver *resolver, struct loop *loop, struct dns_client **out);
 /*
  * Everything asked through it must be done or cancelled. To be called before its loop is freed, on its thread or when
- * that has ended. Takes NULL.
+ * that has ended; as soon as the loop does not run any more, since other clients may wait for what it asked. Takes
+ * NULL.
  */
 void dns_client_free(struct dns_client *client);
+
+/*
+ * Any thread: calls `each` for every counter of the resolver, "hits" and so on (DNS_COUNTERS in "dns/counters.h"), and
+ * "bytes", "entries" and "evictions" of the cache.
+ */
+void dns_resolver_count(struct dns_resolver *resolver, void (*each)(void *user, const char *name, uint64_t value),
+                        void *user);
 
 #endif

@@ -1,0 +1,31 @@
+/*
+ * hosts(5): text to a table of names and their addresses. Pure.
+ */
+#ifndef DNS_HOSTS_H
+#define DNS_HOSTS_H
+
+#include "dns/message.h"
+#include "dns/siphash.h"
+
+struct hosts;
+
+/* The most lines that are read; what follows is left out. */
+#define HOSTS_NAMES_MAX 1000000u
+#define HOSTS_ADDRESSES_MAX 64u /* per name */
+
+/*
+ * Lines that make no sense are passed over. A name in several lines has the addresses of all of them, in their order.
+ * Names are compared without regard to case and to a final dot. NULL = no memory.
+ */
+struct hosts *hosts_parse(const char *text, size_t len, const struct siphash_key *key);
+/* Takes NULL. */
+void hosts_free(struct hosts *hosts);
+
+/*
+ * Addresses of `name`, of `type` (SOCKS6_ADDR_IPV4 or _IPV6), with port 0; `found` says whether the name is there at
+ * all, with whichever address. Returns how many were written.
+ */
+size_t hosts_find(const struct hosts *hosts, const struct dns_name *name, uint8_t type,
+                  struct socks6_addr out[HOSTS_ADDRESSES_MAX], bool *found);
+
+#endif

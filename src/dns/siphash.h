@@ -1,0 +1,17 @@
+/*
+ * SipHash-2-4 (Aumasson, Bernstein): a hash that strangers who do not know the key cannot make collide. For the tables
+ * whose keys come from the network.
+ */
+#ifndef DNS_SIPHASH_H
+#define DNS_SIPHASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct siphash_key {
+    uint64_t k0, k1; /* random */
+};
+
+uint64_t siphash(const struct siphash_key *key, const uint8_t *bytes, size_t len);
+
+#endif
