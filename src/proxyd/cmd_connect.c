@@ -6,9 +6,6 @@
 
 #include "proxyd/reply_map.h"
 
-/* "DNS Provided by SOCKS": this port of the unspecified address is the proxy's own DNS service. */
-#define DNS_PORT 53
-
 static void outcome_init(struct connect_outcome *outcome, enum socks6_reply_code code, const char *why)
 {
     memset(outcome, 0, sizeof *outcome);
@@ -265,10 +262,6 @@ bool cmd_connect_start(struct connect_job *job, const struct socks6_addr *addr, 
 
     if (job->addr.type == SOCKS6_ADDR_NAME) {
         return start_name(job, outcome);
-    }
-    if (job->is_socks6 && job->addr.port == DNS_PORT && socks6_addr_is_unspecified(&job->addr)) {
-        outcome_init(outcome, SOCKS6_REPLY_REFUSED, "no DNS service");
-        return true;
     }
     return start_address(job, outcome);
 }

@@ -38,7 +38,7 @@ struct connect_job {
     const struct socks6_addr *client;
     const struct dialer_sources *sources;    /* outgoing addresses; NULL = the kernel chooses */
     unsigned *source_turn;                   /* the worker's: whose turn it is */
-    bool is_socks6;                          /* the DNS service may be meant, and options can be answered */
+    bool is_socks6;                          /* options can be answered */
     const struct socks6_stack_option *stack; /* of the request; valid until the outcome */
     size_t stack_count;
 

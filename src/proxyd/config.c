@@ -33,6 +33,7 @@ static void snapshot_free(struct config_snapshot *snapshot)
     }
     policy_free(snapshot->config.policy);
     free(snapshot->config.listeners);
+    config_dns_done(&snapshot->config.dns);
     free(snapshot);
 }
 
@@ -78,6 +79,7 @@ static struct config_snapshot *snapshot_new(void)
         .remember_ms = 600000, /* 10 min */
         .legacy = true,
     };
+    config_dns_init(&snapshot->config.dns);
     snapshot->config.log_format = CONFIG_LOG_TEXT;
     snapshot->config.log_level = CONFIG_LOG_INFO;
     snapshot->config.log_access = true;

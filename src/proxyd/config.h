@@ -12,6 +12,7 @@
 
 #include <socks6/types.h>
 
+#include "dns/resolver.h"
 #include "io/happy_eyeballs.h"
 #include "io/relay.h"
 #include "proxyd/policy.h"
@@ -59,6 +60,27 @@ struct config_happy_eyeballs {
 #define CONFIG_RESOLUTION_DELAY_MAX_MS 2000u
 #define CONFIG_FIRST_FAMILY_COUNT_MAX 16u
 
+/* The resolver, and the DNS service that clients reach at port 53 of the unspecified address. */
+struct config_dns {
+    struct dns_server_setting servers[DNS_SERVERS_MAX];
+    size_t server_count; /* 0 = the system's */
+    char *resolv_conf;   /* NULL = /etc/resolv.conf */
+    char *hosts;         /* NULL = /etc/hosts; "" = none */
+    char *ca;            /* NULL = the system's */
+    uint64_t timeout_ms; /* per attempt; 0 = auto */
+    uint32_t attempts;   /* 0 = auto */
+    uint64_t cache_len;  /* bytes; 0 = none */
+    bool service;
+    bool service_socks5;         /* SOCKS 5 clients, who do not know of it, reach it too */
+    struct socks6_addr relay;    /* the service's streams go there; type 0 = nowhere, it is built in */
+    uint64_t idle_ms;            /* of a client's stream without queries */
+    uint32_t queries_in_flight;  /* per client */
+    uint32_t queries_per_second; /* per client; 0 = no limit, or CONFIG_PER_CLIENT_AUTO */
+};
+
+#define CONFIG_DNS_IN_FLIGHT_MAX 65535u
+#define CONFIG_DNS_PER_SECOND_DEFAULT 1000u /* auto, for clients that are not on loopback */
+
 struct config {
     struct config_listener *listeners;
     size_t listener_count;
@@ -66,11 +88,15 @@ struct config {
     enum config_relay relay;
     struct config_limits limits;
     struct config_happy_eyeballs happy_eyeballs;
+    struct config_dns dns;
     enum config_log_format log_format;
     enum config_log_level log_level;
     bool log_access;
     struct policy *policy; /* rules; never NULL */
 };
+
+/* What the resolver is told; borrowed from `dns`. */
+void config_dns_settings(const struct config_dns *dns, struct dns_settings *out);
 
 struct config_error {
     char text[1024]; /* FILE:LINE:COLUMN: what is wrong, and what to write instead */

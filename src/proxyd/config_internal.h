@@ -42,6 +42,16 @@ SOCKS6_MUST_CHECK int config_read_rules(const struct config_place *place, const 
 SOCKS6_MUST_CHECK int config_read_happy_eyeballs(const struct config_place *place, const struct yaml_node *value,
                                                  void *target);
 
+/* The value of `dns:`, as above. */
+SOCKS6_MUST_CHECK int config_read_dns(const struct config_place *place, const struct yaml_node *value, void *target);
+void config_dns_init(struct config_dns *dns);
+void config_dns_done(struct config_dns *dns);
+
+/* For config_print(): a text in quotes; a line with a time; the whole of `dns:`. */
+void config_print_text(const char *text, FILE *out);
+void config_print_time(const char *key, uint64_t ms, FILE *out);
+void config_print_dns(const struct config_dns *dns, FILE *out);
+
 /* As config_load(), from memory; `name` stands for the file in errors. */
 SOCKS6_MUST_CHECK int config_load_memory(const char *name, const char *text, size_t len, const char *const *listen,
                                          size_t listen_count, const struct config **out, struct config_error *error);
@@ -57,6 +67,7 @@ struct config_section {
 };
 extern const struct config_section config_sections[];
 extern const struct config_section config_rule_section;
+extern const struct config_section config_dns_section;
 extern const struct config_section config_happy_eyeballs_section;
 
 /* Names that stand in the file, each list ends in NULL. */

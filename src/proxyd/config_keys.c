@@ -303,6 +303,7 @@ static const struct config_key top_keys[] = {
     {"rules", read_rules},
     {"limits", read_limits},
     {"happy_eyeballs", config_read_happy_eyeballs},
+    {"dns", config_read_dns},
     {"log", read_log},
 };
 

@@ -8,7 +8,7 @@
 #include "proxyd/config_internal.h"
 
 /* UTF-8 (from libyaml, so it is well-formed) to a YAML string. */
-static void print_text(const char *text, FILE *out)
+void config_print_text(const char *text, FILE *out)
 {
     fputc('"', out);
     for (const unsigned char *c = (const unsigned char *)text; *c != '\0';) {
@@ -27,7 +27,7 @@ static void print_text(const char *text, FILE *out)
     fputc('"', out);
 }
 
-static void print_time(const char *key, uint64_t ms, FILE *out)
+void config_print_time(const char *key, uint64_t ms, FILE *out)
 {
     static const struct {
         uint64_t ms;
@@ -52,7 +52,7 @@ static void print_listener(const struct config_listener *listener, FILE *out)
 
     (void)socks6_addr_format(&listener->address, address, sizeof address);
     fputs("  - address: ", out);
-    print_text(address, out);
+    config_print_text(address, out);
     fputs("\n    protocols: [", out);
     for (unsigned i = 3; i-- > 0;) {
         if ((listener->protocols & 1u << i) == 0) {
@@ -79,7 +79,7 @@ static void print_rule(const struct policy_rule *rule, FILE *out)
         separator = ", ";
         for (size_t j = 0; j < shown->count; j++) {
             fputs(j == 0 ? "" : ", ", out);
-            print_text(shown->items[j], out);
+            config_print_text(shown->items[j], out);
         }
         fputc(']', out);
     }
@@ -129,11 +129,11 @@ static void print_remarks(const struct policy *policy, FILE *out)
 static void print_happy_eyeballs(const struct config_happy_eyeballs *eyeballs, FILE *out)
 {
     fputs("happy_eyeballs:\n", out);
-    print_time("resolution_delay", eyeballs->race.resolution_delay_ms, out);
-    print_time("attempt_delay", eyeballs->race.attempt_delay_ms, out);
+    config_print_time("resolution_delay", eyeballs->race.resolution_delay_ms, out);
+    config_print_time("attempt_delay", eyeballs->race.attempt_delay_ms, out);
     fprintf(out, "  first_family_count: %u\n  prefer: %s\n", eyeballs->race.first_family_count,
             config_prefer_names[eyeballs->race.prefer]);
-    print_time("remember", eyeballs->remember_ms, out);
+    config_print_time("remember", eyeballs->remember_ms, out);
     fprintf(out, "  legacy: %s\n", eyeballs->legacy ? "true" : "false");
 }
 
@@ -158,10 +158,10 @@ void config_print(const struct config *config, FILE *out)
         print_rule(&policy->rules[i], out);
     }
     fputs("limits:\n", out);
-    print_time("handshake", limits->handshake_ms, out);
-    print_time("connect", limits->connect_ms, out);
-    print_time("idle", limits->relay.idle_ms, out);
-    print_time("half_closed", limits->relay.half_closed_ms, out);
+    config_print_time("handshake", limits->handshake_ms, out);
+    config_print_time("connect", limits->connect_ms, out);
+    config_print_time("idle", limits->relay.idle_ms, out);
+    config_print_time("half_closed", limits->relay.half_closed_ms, out);
     print_number("connections", limits->connections, "auto", out);
     if (limits->connections_per_client == CONFIG_PER_CLIENT_AUTO) {
         print_number("connections_per_client", 0, "auto", out);
@@ -170,6 +170,7 @@ void config_print(const struct config *config, FILE *out)
     }
     print_number("options", limits->options, "0", out);
     print_happy_eyeballs(&config->happy_eyeballs, out);
+    config_print_dns(&config->dns, out);
     fprintf(out, "log:\n  level: %s\n  format: %s\n  access: %s\n", config_level_names[config->log_level],
             config_format_names[config->log_format], config->log_access ? "true" : "false");
     print_remarks(policy, out);

@@ -16,7 +16,7 @@ static const struct {
     enum policy_keyword keyword;
 } keywords[] = {
     {"any", POLICY_ANY}, {"private", POLICY_PRIVATE}, {"loopback", POLICY_LOOPBACK}, {"link-local", POLICY_LINK_LOCAL},
-    {"own", POLICY_OWN},
+    {"own", POLICY_OWN}, {"dns", POLICY_DNS},
 };
 
 /* [enum socks6_command] */

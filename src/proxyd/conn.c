@@ -4,6 +4,7 @@
  *   HANDSHAKE   bytes -> door, until it has a request            limit: limits.handshake (one timer for all of it)
  *   CONNECTING  the command runs; early data is read up to a cap limit: limits.connect (the command's own)
  *   REPLYING    the reply goes out; after a success -> relay     limit: limits.handshake anew
+ *   SERVING     the stream is the DNS service's (dns_service.h)    limit: dns.idle (the service's own)
  *   LINGERING   after a refusal: our side is shut, the client's bytes are thrown away, so that closing does not reset the connection
  *               before the client has read the reply             limit: LINGER_MS, LINGER_BYTES
  *
@@ -25,6 +26,8 @@
 
 #include "io/sock.h"
 #include "proxyd/cmd_connect.h"
+#include "proxyd/cmd_dns.h"
+#include "proxyd/dns_service.h"
 #include "proxyd/door.h"
 #include "proxyd/listener.h"
 #include "proxyd/log.h"
@@ -35,7 +38,7 @@
 #define LINGER_BYTES ((size_t)64 << 20)
 #define HOLD_MS 20u
 
-enum phase { HANDSHAKE, CONNECTING, REPLYING, LINGERING };
+enum phase { HANDSHAKE, CONNECTING, REPLYING, SERVING, LINGERING };
 
 /* What a step of conn_run() left behind. */
 enum step {
@@ -65,6 +68,9 @@ struct conn {
     uint64_t accepted_ms;
     struct door door;
     struct connect_job job;
+    struct dns_relay_job dns_job;
+    struct dns_service *dns; /* SERVING */
+    bool is_dns;             /* after a success: the built-in DNS service */
     struct log_access entry; /* the access line, filled as things become known */
 };
 
@@ -86,6 +92,7 @@ static void conn_free(struct conn *conn)
     struct worker *worker = conn->worker;
 
     cmd_connect_cancel(&conn->job);
+    cmd_dns_cancel(&conn->dns_job);
     loop_timer_cancel(worker->loop, &conn->timer);
     door_done(&conn->door);
     free(conn->pending);
@@ -107,6 +114,11 @@ static enum step conn_end(struct conn *conn, const char *reason)
 {
     struct worker *worker = conn->worker;
 
+    if (conn->dns != NULL) {
+        dns_service_bytes(conn->dns, &conn->entry.bytes_up, &conn->entry.bytes_down);
+        dns_service_free(conn->dns);
+        conn->dns = NULL;
+    }
     conn->entry.duration_ms = loop_now_ms(worker->loop) - conn->accepted_ms;
     if (conn->entry.reason == NULL) {
         conn->entry.reason = reason; /* what was decided first says more than how the client then left */
@@ -258,6 +270,48 @@ static enum step start_relaying(struct conn *conn)
     return STEP_GONE;
 }
 
+/* ---- the DNS service ---- */
+
+static void on_dns_over(void *user, const char *reason)
+{
+    struct conn *conn = user;
+
+    (void)conn_end(conn, reason);
+}
+
+/* The reply is out: what was read ahead and all that follows is for the service. */
+static enum step start_serving(struct conn *conn)
+{
+    struct worker *worker = conn->worker;
+    const struct dns_service_setup setup = {
+        .shared = worker->dns_shared,
+        .loop = worker->loop,
+        .dns = worker->dns,
+        .limits = worker->shared->dns_limits,
+        .config = conn->config,
+        .client = &conn->entry.client,
+        .user = conn->entry.user,
+        .stats = &worker->stats,
+        .fd = client_fd(conn),
+        .is_readable = conn->readable,
+        .is_writable = conn->writable,
+        .early = conn->pending,
+        .early_len = conn->pending_len,
+        .over = on_dns_over,
+        .user_data = conn,
+    };
+
+    loop_timer_cancel(worker->loop, &conn->timer);
+    if (dns_service_start(&setup, &conn->dns) != 0) {
+        conn->dns = NULL;
+        return conn_end(conn, "out of memory");
+    }
+    stats_add(&worker->stats, STATS_dns_streams, 1);
+    pending_clear(conn);
+    conn->phase = SERVING;
+    return STEP_WAIT;
+}
+
 static enum step reply_out(struct conn *conn)
 {
     enum step step = flush(conn);
@@ -266,6 +320,9 @@ static enum step reply_out(struct conn *conn)
     }
     if (step != STEP_AGAIN) {
         return step;
+    }
+    if (conn->is_dns) {
+        return start_serving(conn);
     }
     return conn->server_fd >= 0 ? start_relaying(conn) : start_lingering(conn);
 }
@@ -333,6 +390,39 @@ static enum step start_connect(struct conn *conn, const struct door_request *req
     return STEP_AGAIN;
 }
 
+static void on_dns_relayed(struct dns_relay_job *job, const struct connect_outcome *outcome)
+{
+    struct conn *conn = LOOP_OWNER(job, struct conn, dns_job);
+    (void)conn_run(conn, take_outcome(conn, outcome));
+}
+
+static enum step start_dns(struct conn *conn, const struct socks6_addr *addr)
+{
+    const struct policy_request request = {
+        .client = &conn->entry.client,
+        .user = conn->entry.user,
+        .command = SOCKS6_COMMAND_CONNECT,
+        .addr = addr,
+    };
+    struct connect_outcome outcome;
+
+    conn->phase = CONNECTING;
+    conn->dns_job.loop = conn->worker->loop;
+    conn->dns_job.dns = conn->worker->dns;
+    conn->dns_job.config = conn->config;
+    conn->dns_job.done = on_dns_relayed;
+    switch (cmd_dns_start(&conn->dns_job, &request, &outcome)) {
+    case CMD_DNS_REFUSED:
+        return take_outcome(conn, &outcome);
+    case CMD_DNS_BUILT_IN:
+        conn->is_dns = true;
+        return start_replying(conn, SOCKS6_REPLY_SUCCESS, NULL, NULL, 0);
+    case CMD_DNS_RELAYED:
+        break;
+    }
+    return STEP_AGAIN;
+}
+
 static enum step start_noop(struct conn *conn)
 {
     /* NOOP has no destination; only a rule on who and on the command can speak of it. */
@@ -382,6 +472,9 @@ static enum step take_request(struct conn *conn)
     case SOCKS6_COMMAND_NOOP:
         return start_noop(conn);
     case SOCKS6_COMMAND_CONNECT:
+        if (cmd_dns_is_meant(conn->config, &request->addr, door_version(&conn->door))) {
+            return start_dns(conn, &request->addr);
+        }
         return start_connect(conn, request);
     default:
         conn->entry.reason = "command not supported";
@@ -545,6 +638,9 @@ static enum step conn_run(struct conn *conn, enum step step)
         case REPLYING:
             step = reply_out(conn);
             break;
+        case SERVING:
+            step = STEP_WAIT;
+            break;
         case LINGERING:
             step = linger(conn);
             break;
@@ -557,6 +653,10 @@ static void on_ready(struct loop_io *io, uint32_t events)
 {
     struct conn *conn = session_conn(relay_of_socket_a(io));
 
+    if (conn->phase == SERVING) {
+        dns_service_events(conn->dns, events);
+        return;
+    }
     if ((events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
         conn->readable = true;
     }

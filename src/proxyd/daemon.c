@@ -68,6 +68,31 @@ static uint32_t connections_allowed(uint32_t descriptors, unsigned workers, size
 
 /* ---- counters ---- */
 
+struct counter_line {
+    char text[1024];
+    size_t len;
+};
+
+static void add_counter(void *user, const char *name, uint64_t value)
+{
+    struct counter_line *line = user;
+    size_t room = sizeof line->text - line->len;
+    int n = snprintf(line->text + line->len, room, " %s=%" PRIu64, name, value);
+
+    line->len += n > 0 && (size_t)n < room ? (size_t)n : 0;
+}
+
+static void log_dns_counters(const struct daemon *daemon)
+{
+    struct counter_line line = {.len = 0};
+
+    if (daemon->shared.dns != NULL) {
+        dns_resolver_count(daemon->shared.dns, add_counter, &line);
+        line.text[line.len] = '\0';
+        log_info("dns counters:%s", line.text);
+    }
+}
+
 static void log_counters(const struct daemon *daemon)
 {
     uint64_t sum[STATS_COUNT] = {0};
@@ -84,6 +109,7 @@ static void log_counters(const struct daemon *daemon)
         }
         len += (size_t)n;
     }
+    log_dns_counters(daemon);
     log_info("counters: connections=%" PRIu32 " log_lines_lost=%" PRIu64 "%s", limits_total(daemon->shared.limits),
              log_lost(), line);
 }
@@ -98,6 +124,21 @@ static void give_to_workers(struct daemon *daemon, const struct config *config, 
         } else {
             log_error("no memory to reload worker %u; reload again", i);
         }
+    }
+}
+
+/* The resolver is one for all connections, whichever configuration they were accepted under. */
+static void reload_dns(struct daemon *daemon, const struct config *config)
+{
+    struct dns_settings settings;
+
+    config_dns_settings(&config->dns, &settings);
+    int err = dns_resolver_configure(daemon->shared.dns, &settings);
+    if (err == -EINVAL) {
+        log_error("dns: the servers in force stay: no certificates in %s",
+                  config->dns.ca != NULL ? config->dns.ca : "dns.ca");
+    } else if (err != 0) {
+        log_error("dns: the servers in force stay: %s", strerror(-err));
     }
 }
 
@@ -116,6 +157,7 @@ static void apply_config(struct daemon *daemon, const struct config *config)
     }
     log_configure(config->log_format, config->log_level, config->log_access);
     give_to_workers(daemon, config, sockets);
+    reload_dns(daemon, config);
     sockets_free(sockets);
     config_release(daemon->config);
     daemon->config = config;
@@ -247,7 +289,16 @@ static int start_shared(struct daemon *daemon, const sigset_t *signals)
         err = open_signals(daemon, signals);
     }
     if (err == 0) {
-        err = dns_resolver_new(&(struct dns_settings){.cache_len = DNS_CACHE_LEN_DEFAULT}, &shared->dns);
+        struct dns_settings settings;
+        config_dns_settings(&daemon->config->dns, &settings);
+        err = dns_resolver_new(&settings, &shared->dns);
+        if (err == -EINVAL) {
+            log_error("%s: no certificates that could be read",
+                      daemon->config->dns.ca != NULL ? daemon->config->dns.ca : "dns.ca");
+        }
+    }
+    if (err == 0) {
+        err = dns_limits_new(&shared->dns_limits);
     }
     if (err == 0) {
         err = winners_new(&shared->winners);
@@ -270,6 +321,7 @@ static void free_all(struct daemon *daemon)
     }
     local_addrs_free(daemon->shared.local);
     dns_resolver_free(daemon->shared.dns);
+    dns_limits_free(daemon->shared.dns_limits);
     winners_free(daemon->shared.winners);
     limits_free(daemon->shared.limits);
     if (daemon->signal_fd >= 0) {

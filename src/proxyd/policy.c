@@ -158,7 +158,7 @@ static enum match to_may_match(const struct policy_rule *rule, const struct subj
     if ((rule->to.keywords & POLICY_ANY) != 0 || rule->to.nets.all[family] || rule_has_name(rule, &subject->name)) {
         return YES;
     }
-    if (rule->to.keywords != 0 || rule->to.nets.ranges[family].count > 0) {
+    if ((rule->to.keywords & ~(unsigned)POLICY_DNS) != 0 || rule->to.nets.ranges[family].count > 0) {
         return MAYBE;
     }
     /*
@@ -312,7 +312,8 @@ static bool to_is_everything(const struct policy_rule *rule)
 static bool allows_strangers(const struct policy_rule *rule, enum net_family family)
 {
     bool any_source = !rule_has(rule, POLICY_FROM) || rule->from.all[family];
-    bool any_destination = !rule_has(rule, POLICY_TO) || (rule->to.keywords & POLICY_ANY) != 0 ||
+    /* A resolver for everybody is as little meant as a proxy. */
+    bool any_destination = !rule_has(rule, POLICY_TO) || (rule->to.keywords & (POLICY_ANY | POLICY_DNS)) != 0 ||
                            rule->to.nets.all[NET_IPV4] || rule->to.nets.all[NET_IPV6];
     bool only_noop = rule_has(rule, POLICY_COMMANDS) && rule->commands == 1u << SOCKS6_COMMAND_NOOP;
 

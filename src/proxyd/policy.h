@@ -59,6 +59,22 @@ struct policy_result policy_check_addr(const struct policy *policy, const struct
                                        const struct policy_request *request);
 
 /*
+ * The DNS service at request->addr (0.0.0.0 or ::, port 53). Of `to:` matches the word "dns", "any", a network that
+ * holds that address, and nothing else: nothing is dialled, so nothing is protected. ALLOW or DENY.
+ */
+struct policy_result policy_check_dns(const struct policy *policy, const struct policy_request *request);
+
+/*
+ * Whether the first rule that names `request->name` (by name or pattern in `to:`, for this client, user and command,
+ * whatever its ports if it allows; without `ports:` if it denies) denies it: then the DNS service does not tell its
+ * records either. Rules that do not name it, and what no rule matches, do not concern it. `request->addr` is not looked
+ * at. ALLOW or DENY.
+ */
+struct policy_result policy_check_dns_name(const struct policy *policy, const struct policy_request *request);
+/* Whether policy_check_dns_name() can ever deny. */
+bool policy_denies_names(const struct policy *policy);
+
+/*
  * Whether a client anywhere could reach anything through these rules, that is, some allow rule (or what no rule
  * matches) is bound neither to sources or users nor to destinations (`to:`). A listener off loopback does not start
  * then, unless it is marked open.

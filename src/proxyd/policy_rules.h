@@ -18,7 +18,8 @@ enum policy_keyword {
     POLICY_PRIVATE = 2,    /* ip_is_private(), and POLICY_OWN */
     POLICY_LOOPBACK = 4,   /* ip_is_loopback() */
     POLICY_LINK_LOCAL = 8, /* ip_is_link_local() */
-    POLICY_OWN = 16        /* addresses of the host's interfaces but loopback ones */
+    POLICY_OWN = 16,       /* addresses of the host's interfaces but loopback ones */
+    POLICY_DNS = 32        /* no address: the DNS service */
 };
 
 /* The criteria of a rule; one that was not given (nothing shown) matches everything. */

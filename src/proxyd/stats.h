@@ -24,6 +24,11 @@
     X(connected, "outgoing connections made")                                                                          \
     X(connect_failed, "requests whose destination could not be reached")                                               \
     X(resolve_failed, "requests whose name could not be resolved")                                                     \
+    X(dns_streams, "streams to the DNS service")                                                                       \
+    X(dns_questions, "questions to the DNS service")                                                                   \
+    X(dns_answers, "answers of the DNS service, errors included")                                                      \
+    X(dns_malformed, "questions to it that were malformed or not supported")                                           \
+    X(dns_denied, "questions to it for names that a rule denies")                                                      \
     X(relay_resets, "relays ended by a reset")                                                                         \
     X(relay_idle, "relays ended by an idle limit")                                                                     \
     X(splice_refused, "times a bulk stream was copied because there was no pipe to splice it through")                 \

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "proxyd/conn.h"
+#include "proxyd/dns_service.h"
 #include "proxyd/log.h"
 #include "proxyd/session.h"
 
@@ -170,6 +171,8 @@ static void *run(void *arg)
         log_error("a worker's event loop failed: %s", strerror(-err));
         drain(worker, true);
     }
+    dns_client_free(worker->dns); /* before the others end: they may wait for what it asked */
+    worker->dns = NULL;
     worker->finished.run = on_finished;
     loop_post(worker->shared->main_loop, &worker->finished);
     return NULL;
@@ -200,6 +203,10 @@ static int worker_init(struct worker *worker)
     }
     if (err == 0) {
         err = dns_client_new(worker->shared->dns, worker->loop, &worker->dns);
+    }
+    if (err == 0) {
+        worker->dns_shared = dns_service_shared_new();
+        err = worker->dns_shared == NULL ? -ENOMEM : 0;
     }
     if (err == 0) {
         const struct relay_hooks hooks = session_hooks(worker);
@@ -257,6 +264,7 @@ void worker_free(struct worker *worker)
     relay_shared_free(worker->relays);
     worker->relays = NULL;
     dns_client_free(worker->dns);
+    dns_service_shared_free(worker->dns_shared);
     loop_free(worker->loop); /* which delivers orders that nobody has seen yet */
     free(worker->places);
     config_release(worker->config);

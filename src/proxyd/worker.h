@@ -14,6 +14,7 @@
 #include "io/relay.h"
 #include "io/slab.h"
 #include "proxyd/config.h"
+#include "proxyd/dns_limits.h"
 #include "proxyd/limits.h"
 #include "proxyd/listener.h"
 #include "proxyd/local_addrs.h"
@@ -26,6 +27,7 @@ struct shared {
     struct dns_resolver *dns;
     struct winners *winners;
     struct limits *limits;
+    struct dns_limits *dns_limits;
     struct local_addrs *local;
     uint32_t connections_auto; /* limits.connections when it is 0: what the descriptor limit allows */
     _Atomic uint64_t next_id;
@@ -39,6 +41,7 @@ struct worker {
     struct loop *loop;
     struct relay_shared *relays;
     struct dns_client *dns;
+    struct dns_service_shared *dns_shared;
     unsigned source_turn;        /* of outgoing addresses: whose turn it is */
     const struct config *config; /* in force for new connections */
     struct listener *listeners;  /* list */
