@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/cmd_connect.h"
+#include "cli/cmd_probe.h"
 #include "cli/command.h"
 #include "cli/exit.h"
 #include "cli/say.h"
@@ -14,6 +15,7 @@
 
 static const struct command commands[] = {
     {"connect", "HOST PORT", "standard input and output to HOST and PORT", cmd_connect},
+    {"probe", "[PROXY]", "what a proxy is and can do", cmd_probe},
 };
 #define COMMAND_COUNT (sizeof commands / sizeof *commands)
 
