@@ -10,7 +10,7 @@ _socks6()
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-        -x | --proxy | --proxy-user | --password-file | -q | -w) ((i++)) ;;
+        -x | --proxy | --proxy-user | --password-file | -q | -w | --target | --timeout | --dns-name) ((i++)) ;;
         -*) ;;
         *)
             if [[ -z $subcommand ]]; then
@@ -37,7 +37,7 @@ _socks6()
     --proxy-user)
         return
         ;;
-    -q | -w)
+    -q | -w | --target | --timeout | --dns-name)
         if [[ -n $subcommand ]]; then
             return
         fi
@@ -48,7 +48,7 @@ _socks6()
         if [[ $cur == -* ]]; then
             mapfile -t COMPREPLY < <(compgen -W "$common -V --version" -- "$cur")
         else
-            mapfile -t COMPREPLY < <(compgen -W 'connect' -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W 'connect probe' -- "$cur")
         fi
         return
     fi
@@ -60,6 +60,13 @@ _socks6()
             mapfile -t COMPREPLY < <(compgen -A hostname -- "$cur")
         elif ((positional == 1)); then
             mapfile -t COMPREPLY < <(compgen -A service -- "$cur")
+        fi
+        ;;
+    probe)
+        if [[ $cur == -* ]]; then
+            mapfile -t COMPREPLY < <(compgen -W "$common -4 -6 -v --dns-name --json --target --timeout" -- "$cur")
+        elif ((positional == 0)); then
+            mapfile -t COMPREPLY < <(compgen -A hostname -W 'socks6:// socks5h://' -- "$cur")
         fi
         ;;
     esac

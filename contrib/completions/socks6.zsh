@@ -14,7 +14,7 @@ _socks6() {
     )
     _arguments -C $common \
         '(- *)'{-V,--version}'[show the version]' \
-        '1:subcommand:((connect\:"standard input and output to a host and port"))' \
+        '1:subcommand:((connect\:"standard input and output to a host and port" probe\:"what a proxy is and can do"))' \
         '*::argument:->arguments' && return
 
     case $state:$words[1] in
@@ -31,6 +31,17 @@ _socks6() {
             '-w[time limit of the connection, and of silence]:seconds:' \
             '1:host:_hosts' \
             '2:port:_ports'
+        ;;
+    arguments:probe)
+        _arguments -s $common \
+            '(-6)-4[reach the proxy over IPv4 only]' \
+            '(-4)-6[reach the proxy over IPv6 only]' \
+            '--dns-name[what to ask the DNS service for]:name:' \
+            '--json[print JSON]' \
+            '--target[let the proxy connect there]:HOST\:PORT:' \
+            '--timeout[time for all questions]:seconds:' \
+            '-v[say what is asked]' \
+            '1:proxy:_hosts'
         ;;
     esac
 }
