@@ -9,12 +9,14 @@
  * The end is always reported by a task of the loop, never from within a call or an event, so that no user's code runs
  * while lists are being walked.
  */
-#include "dns/upstream_internal.h"
+#include "dns/upstream.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "dns/upstream_internal.h"
 
 #define FAILURES_MAX 3u /* in a row: the server is down */
 #define DOWN_MS 30000u  /* ... for that long */

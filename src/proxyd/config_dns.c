@@ -375,7 +375,8 @@ static void print_path(const char *key, const char *path, const char *standard, 
 {
     fprintf(out, "  %s: ", key);
     if (path == NULL) {
-        fprintf(out, "%s\n", standard);
+        config_print_text(standard, out);
+        fputc('\n', out);
     } else if (path[0] == '\0') {
         fputs("none\n", out);
     } else {
@@ -414,7 +415,11 @@ void config_print_dns(const struct config_dns *dns, FILE *out)
     print_servers(dns, out);
     print_path("resolv_conf", dns->resolv_conf, "/etc/resolv.conf", out);
     print_path("hosts", dns->hosts, "/etc/hosts", out);
-    print_path("ca", dns->ca, "system", out);
+    if (dns->ca == NULL) {
+        fputs("  ca: system\n", out);
+    } else {
+        print_path("ca", dns->ca, "", out);
+    }
     if (dns->timeout_ms == 0) {
         fputs("  timeout: auto\n", out);
     } else {

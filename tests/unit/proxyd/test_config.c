@@ -57,7 +57,7 @@ static void assert_error(const char *text, size_t len, const char *expected)
 
 #define QUOTE_IPV6 "YAML reads this IPv6 address as something else; put it in quotes: \"[::]:1080\", \"fe80::/10\""
 #define EMPTY_LIST "an empty list would match nothing; remove the key to match everything, or say what it is for"
-#define TOP_KEYS "(keys here: listeners, open, workers, relay, rules, limits, happy_eyeballs, log)"
+#define TOP_KEYS "(keys here: listeners, open, workers, relay, rules, limits, happy_eyeballs, dns, log)"
 #define LIMIT_KEYS "(keys here: handshake, connect, idle, half_closed, connections, connections_per_client, options)"
 #define NO_TIME "is not a time; write a number and a unit: 500ms, 10s, 5m, 24h, 7d"
 #define NO_HOST                                                                                                        \
@@ -136,7 +136,7 @@ static void test_key_errors_are_exact(void **state)
         {"listener: []\n", "f.yaml:1:1: unknown key 'listener'; write 'listeners' " TOP_KEYS},
         {"limits:\n  half-closed: 1s\n", "f.yaml:2:3: unknown key 'half-closed'; write 'half_closed' " LIMIT_KEYS},
         {"limits: {conections: 5}\n", "f.yaml:1:10: unknown key 'conections'; write 'connections' " LIMIT_KEYS},
-        {"tls: {}\n", "f.yaml:1:1: unknown key 'tls'; remove it " TOP_KEYS},
+        {"tls: {}\n", "f.yaml:1:1: unknown key 'tls'; write 'dns' " TOP_KEYS},
         {"auth: {}\n", "f.yaml:1:1: unknown key 'auth'; remove it " TOP_KEYS},
         {"log: {colour: true}\n", "f.yaml:1:7: unknown key 'colour'; remove it (keys here: level, format, access)"},
         {"<<: {}\n", "f.yaml:1:1: unknown key '<<'; remove it " TOP_KEYS},
@@ -452,7 +452,7 @@ static void test_a_long_path_leaves_room_for_the_error(void **state)
     memset(path, 'p', sizeof path);
     path[sizeof path - 1] = '\0';
     assert_int_equal(config_load_memory(path, "tls: 1", 6, NULL, 0, &config, &error), -1);
-    assert_non_null(strstr(error.text, ":1:1: unknown key 'tls'; remove it " TOP_KEYS));
+    assert_non_null(strstr(error.text, ":1:1: unknown key 'tls'; write 'dns' " TOP_KEYS));
     assert_int_equal(config_load(path, NULL, 0, &config, &error), -1);
     assert_non_null(strstr(error.text, ": File name too long"));
 }
@@ -772,7 +772,7 @@ static void test_listen_arguments_are_checked_like_listeners(void **state)
          {"\x1b]x:1"},
          "-l \\x1b]x:1: '\\x1b]x:1' is not an IP address and a port; write 127.0.0.1:1080 or \"[::1]:1080\""},
         {"", {"127.0.0.1:5", "127.0.0.1:5"}, "-l 127.0.0.1:5: given twice; remove one of the two"},
-        {"tls: 1", {"127.0.0.1:5"}, "f.yaml:1:1: unknown key 'tls'; remove it " TOP_KEYS},
+        {"tls: 1", {"127.0.0.1:5"}, "f.yaml:1:1: unknown key 'tls'; write 'dns' " TOP_KEYS},
     };
 
     (void)state;
@@ -883,6 +883,20 @@ static void test_printing_shows_defaults_and_what_no_rule_matches(void **state)
              "  prefer: ipv6\n"
              "  remember: 10m\n"
              "  legacy: true\n"
+             "dns:\n"
+             "  upstream: system\n"
+             "  resolv_conf: \"/etc/resolv.conf\"\n"
+             "  hosts: \"/etc/hosts\"\n"
+             "  ca: system\n"
+             "  timeout: auto\n"
+             "  attempts: auto\n"
+             "  cache: 32MiB\n"
+             "  service: true\n"
+             "  service_socks5: false\n"
+             "  relay: none\n"
+             "  idle: 1m\n"
+             "  queries_in_flight: 256\n"
+             "  queries_per_second: auto\n"
              "log:\n"
              "  level: info\n"
              "  format: text\n"
