@@ -246,10 +246,8 @@ static int release_stuck_pipes(struct relay *relay)
 /* What most connections end before they need it. */
 static void settle(struct relay *relay)
 {
-    if (!relay->is_settled) {
-        relay->is_settled = true;
-        sock_set_liveness_options(relay->legs[RELAY_B].io.fd);
-    }
+    relay->is_settled = true;
+    sock_set_liveness_options(relay->legs[RELAY_B].io.fd);
 }
 
 /*
@@ -265,8 +263,12 @@ static bool has_delivered_end(const struct relay *relay)
 static void on_timer(struct loop_timer *timer)
 {
     struct relay *relay = LOOP_OWNER(timer, struct relay, timer);
-    settle(relay);
-    int rc = release_stuck_pipes(relay);
+    int rc = 0;
+    if (relay->is_settled) {
+        rc = release_stuck_pipes(relay);
+    } else {
+        settle(relay);
+    }
     if (rc < 0) {
         finish(relay, RELAY_RESET, RELAY_A, -rc);
         return;

@@ -121,7 +121,7 @@ void relay_pipes_give(struct relay_pipes *pipes, struct relay_pipe *pipe)
     pipes->idle = pipe;
     pipes->idle_count++;
     if (!loop_timer_is_armed(&pipes->timer)) {
-        pipes->idle_low = 0;
+        pipes->idle_low = pipes->idle_count;
         loop_timer_set(pipes->loop, &pipes->timer, TRIM_MS);
     }
 }

@@ -68,13 +68,26 @@ def shared_daemon():
         yield one
 
 
+def leaves_no_trace(one):
+    """Yields the daemon; afterwards it must live and hold no more descriptors than before."""
+    yield one
+    assert one.alive(), one.text()[-8000:]
+    one.wait_fds()
+    one.check_reports()
+
+
 @pytest.fixture
 def proxy(shared_daemon):
-    """The shared daemon; afterwards it must live and hold no more descriptors than before."""
-    yield shared_daemon
-    assert shared_daemon.alive(), shared_daemon.text()[-8000:]
-    shared_daemon.wait_fds()
-    shared_daemon.check_reports()
+    """The shared daemon."""
+    yield from leaves_no_trace(shared_daemon)
+
+
+@pytest.fixture(scope="session", params=["copy", "splice"])
+def relaying_daemon(request):
+    """One daemon for each way to move bulk; on loopback `auto` would be `copy`."""
+    with Daemon(base_config(("127.0.0.1:0", "[::1]:0"), relay=request.param)) as one:
+        one.relay = request.param
+        yield one
 
 
 @pytest.fixture(scope="session")
@@ -86,10 +99,7 @@ def shared_named_daemon(names):
 @pytest.fixture
 def named_proxy(shared_named_daemon):
     """As `proxy`, with the private names."""
-    yield shared_named_daemon
-    assert shared_named_daemon.alive(), shared_named_daemon.text()[-8000:]
-    shared_named_daemon.wait_fds()
-    shared_named_daemon.check_reports()
+    yield from leaves_no_trace(shared_named_daemon)
 
 
 @pytest.fixture

@@ -5,12 +5,19 @@ import subprocess
 
 import pytest
 
+from conftest import leaves_no_trace
 from lib.daemon import client_binary, environment
 from lib.net import file_sha, pattern, sha, wait_until
 
 MIB = 1 << 20
 SIZES = [pytest.param(64 * MIB, id="64MiB"), pytest.param(1024 * MIB, id="1GiB", marks=[pytest.mark.full, pytest.mark.timeout(900)])]
 CURL = ["--socks4", "--socks4a", "--socks5", "--socks5-hostname"]
+
+
+@pytest.fixture
+def proxy(relaying_daemon):
+    """Everything here holds whether bytes are copied or spliced."""
+    yield from leaves_no_trace(relaying_daemon)
 
 
 def proxy_url(addr, scheme="socks6"):

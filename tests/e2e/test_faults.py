@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import socket
+import threading
 
 import pytest
 
@@ -14,7 +15,7 @@ from lib import socks6 as s6
 from lib.clients import expect_code, noop6, socks4_dial, socks5_dial, socks6_dial
 from lib.daemon import Daemon, base_config, faults_binary
 from lib.faults import Faults
-from lib.net import dial, recv_exact, recv_until_end, wait_until
+from lib.net import dial, pattern, recv_exact, recv_until_end, wait_until
 
 NTH_MAX = 500  # no scenario makes nearly as many calls of one kind
 HANG = 8  # seconds, well above the daemon's limits: whoever waits longer has been forgotten
@@ -64,7 +65,7 @@ CASES = [("malloc", errno.ENOMEM), ("calloc", errno.ENOMEM), ("realloc", errno.E
          ("getpeername", errno.ENOTCONN), ("epoll_ctl", errno.ENOMEM), ("epoll_ctl", errno.ENOSPC), ("recv", errno.ECONNRESET),
          ("recv", errno.ENOMEM), ("recv", errno.EINTR), ("recv", errno.ETIMEDOUT), ("send", errno.EPIPE), ("send", errno.ECONNRESET),
          ("send", errno.ENOBUFS), ("send", errno.EINTR), ("shutdown", errno.ENOTCONN), ("getaddrinfo", socket.EAI_MEMORY),
-         ("getaddrinfo", socket.EAI_SYSTEM), ("getaddrinfo", socket.EAI_AGAIN), ("getaddrinfo", socket.EAI_NONAME)]
+         ("mmap", errno.ENOMEM), ("getaddrinfo", socket.EAI_SYSTEM), ("getaddrinfo", socket.EAI_AGAIN), ("getaddrinfo", socket.EAI_NONAME)]
 
 
 def end_sending(sock):
@@ -204,6 +205,60 @@ def test_a_failure_in_mid_relay_ends_that_relay_alone(faulty, echo, name, error)
             neighbour.sendall(b"still here")
             assert recv_exact(neighbour, 10) == b"still here"
     proxy.wait_fds()
+
+
+@pytest.fixture(scope="module")
+def faulty_splicing(tmp_path_factory):
+    """As `faulty`, splicing whatever is bulk."""
+    faults = Faults(tmp_path_factory.mktemp("faults") / "control")
+    with Daemon(base_config(("127.0.0.1:0",), workers=1, relay="splice"), binary=faults_binary(),
+                env={"SOCKS6_FAULTS": faults.path}) as one:
+        yield one, faults
+        faults.disarm()
+
+
+# The last: whether the stream must get through nevertheless.
+# Those that refuse pipes come last: after one no other is asked for for a second.
+SPLICE_CASES = [("splice", errno.EINVAL, True), ("splice", errno.ENOMEM, True), ("splice", errno.EINTR, True),
+                ("splice", errno.ECONNRESET, False), ("splice", errno.EPIPE, False), ("getsockopt", errno.ENOBUFS, True),
+                ("shutdown", errno.ENOTCONN, False), ("send", errno.ENOBUFS, False), ("recv", errno.ETIMEDOUT, False),
+                ("calloc", errno.ENOMEM, True), ("pipe2", errno.EMFILE, True), ("pipe2", errno.ENFILE, True),
+                ("fcntl", errno.EPERM, True)]
+
+
+@pytest.mark.parametrize("name, error, survives", SPLICE_CASES, ids=lambda v: errno.errorcode[v] if type(v) is int else str(v))
+def test_a_failure_while_splicing_loses_nothing_or_resets(faulty_splicing, echo, name, error, survives):
+    proxy, faults = faulty_splicing
+    data = pattern(8 << 20)
+    was_spliced = False
+    for nth in (1, 2, 3, 8):
+        splices = faults.calls("splice")
+        with socks6_dial(proxy.addr, *echo.addr) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+            faults.arm(name, error, nth)
+            received = []
+            reader = threading.Thread(target=lambda: received.append(recv_until_end(sock)))
+            reader.start()
+            was_reset = False  # whoever meets a reset first hears of it, and the other of an end
+            try:
+                sock.sendall(data)
+                end_sending(sock)
+            except (ConnectionResetError, BrokenPipeError):
+                was_reset = True
+            reader.join(60)
+            got, how = received[0]
+            how = "reset" if was_reset else how
+            assert data.startswith(got)
+            if survives or not faults.hits:
+                assert (len(got), how) == (len(data), "eof")
+            else:
+                assert how == "reset" or got == data
+        faults.disarm()
+        was_spliced = was_spliced or faults.calls("splice") > splices
+    assert was_spliced or name in ("pipe2", "fcntl", "calloc")
+    proxy.wait_fds()
+    proxy.check_reports()
 
 
 @pytest.mark.parametrize("name, error", [("malloc", errno.ENOMEM), ("calloc", errno.ENOMEM), ("realloc", errno.ENOMEM), ("socket", errno.EMFILE),

@@ -2,6 +2,8 @@
 outside does not reach the proxy's own addresses."""
 
 import contextlib
+import socket
+import threading
 
 import pytest
 
@@ -9,7 +11,7 @@ from lib import isolate
 from lib import socks6 as s6
 from lib.clients import DIALERS, expect_code
 from lib.daemon import Daemon, base_config
-from lib.net import recv_exact, wait_until
+from lib.net import pattern, recv_exact, sha, wait_until
 from lib.servers import Echo
 
 PROTOCOLS = sorted(DIALERS)
@@ -291,3 +293,49 @@ def test_a_wildcard_listener_serves_both_sides(net, files):
         net.client.call(lambda: expect_code(("10.1.0.1", port), "socks6", *net.echo.addr, s6.SUCCESS))
         net.proxy.call(lambda: expect_code(("127.0.0.1", port), "socks6", *net.echo.addr, s6.SUCCESS))
         net.server.call(lambda: expect_code(("10.2.0.2", port), "socks6", "10.3.0.2", 1, s6.RULES))
+
+
+# Bulk ------------------------------------------------------------------------------------------------------------------
+
+
+def splices(one):
+    """Whether the daemon holds a pipe beside its standard output and error."""
+    return sum(target.startswith("pipe:") for target in one.fd_targets()) > 2
+
+
+@pytest.mark.parametrize("mode, client_is_local, spliced", [("auto", False, True), ("auto", True, False), ("copy", False, False),
+                                                             ("splice", True, True)])
+@pytest.mark.parametrize("family", [4, 6])
+def test_bulk_between_hosts_is_spliced_and_with_the_proxys_host_is_copied(net, daemon, mode, client_is_local, spliced, family):
+    """Each way 48 MiB over links with an MTU of 1500; a stall in the middle shows whether pipes are in use."""
+    listeners = [{"address": "10.1.0.1:0", "open": True}, {"address": "[fd01::1]:0", "open": True}]
+    proxy = daemon(listeners=listeners, relay=mode, wrapper=net.proxy.wrapper)
+    host = "10.3.0.2" if family == 4 else "fd03::2"
+    where = net.proxy if client_is_local else net.client
+    listener = net.server.tcp_socket(socket.AF_INET if family == 4 else socket.AF_INET6)
+    data = pattern(48 << 20)
+    with listener:
+        listener.bind((host, 0))
+        listener.listen()
+        addr = proxy.listeners()[0 if family == 4 else 1]
+        tunnel = where.call(lambda: DIALERS["socks6"](addr, host, listener.getsockname()[1]))
+        with tunnel as client, listener.accept()[0] as server:
+            for sender, receiver in ((client, server), (server, client)):
+                sender.settimeout(30)
+                receiver.settimeout(30)
+                writer = threading.Thread(target=sender.sendall, args=(data,))
+                writer.start()
+                got = recv_exact(receiver, 8 << 20)
+                # Nobody reads: what does not fit into the sockets stays where it is, a pipe if there is one.
+                if spliced:
+                    wait_until(lambda: splices(proxy), "a pipe")
+                else:
+                    threading.Event().wait(0.3)
+                    assert not splices(proxy)
+                got += recv_exact(receiver, len(data) - len(got))
+                writer.join(30)
+                assert sha(got) == sha(data)
+            client.shutdown(socket.SHUT_WR)
+            assert server.recv(1) == b""
+            server.shutdown(socket.SHUT_WR)
+            assert client.recv(1) == b""

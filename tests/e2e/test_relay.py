@@ -1,14 +1,25 @@
 """The relay: ends and resets of each side, urgent data, back-pressure, times."""
 
 import contextlib
+import re
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
 
+from conftest import leaves_no_trace
 from lib import socks6 as s6
 from lib.clients import DIALERS, socks6_dial
+from lib.daemon import daemon_binary
 from lib.net import has_ended, listening, pattern, recv_all, recv_exact, recv_until_end, reset, sha, wait_until
+
+
+@pytest.fixture
+def proxy(relaying_daemon):
+    """Everything here holds whether bytes are copied or spliced."""
+    yield from leaves_no_trace(relaying_daemon)
 
 
 @contextlib.contextmanager
@@ -308,3 +319,78 @@ def test_nothing_is_held_for_idle_relays(proxy, echo):
         for _ in range(50):
             stack.enter_context(socks6_dial(proxy.addr, *echo.addr))
         assert proxy.fds() == proxy.base_fds + 100
+
+
+def counters(proxy):
+    """The daemon's counters, by SIGUSR1."""
+    import signal
+    mark = proxy.mark()
+    proxy.signal(signal.SIGUSR1)
+    line = proxy.wait_line("accepted", "the counters", mark)
+    return dict((name, int(value)) for name, value in re.findall(r"(\w+)[=:]\s*(\d+)", line.replace('"', "")))
+
+
+def pipes(proxy):
+    return sum(target.startswith("pipe:") for target in proxy.fd_targets())
+
+
+def test_bulk_takes_pipes_only_if_it_is_to_be_spliced_and_gives_them_back(proxy):
+    before = pipes(proxy)
+    with pair(proxy) as (client, server):
+        client.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                client.sendall(bytes(1 << 20))  # the server reads later
+        assert pipes(proxy) == before + (2 if proxy.relay == "splice" else 0)
+        reader = threading.Thread(target=recv_until_end, args=(server,))
+        reader.start()
+        client.settimeout(30)
+        client.sendall(bytes(64 << 20))
+        # All is read, the connection is open: an idle relay, and then an idle daemon, has none.
+        wait_until(lambda: pipes(proxy) == before, lambda: f"{pipes(proxy)} pipes to be {before}")
+        client.shutdown(socket.SHUT_WR)
+        reader.join(30)
+
+
+NOBODY = ["setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups"]
+
+
+def test_bulk_is_copied_where_the_system_gives_no_large_pipe(daemon, isolation):
+    """A user without privileges, who may have no page in pipes any more."""
+    del isolation  # it needs root
+    if subprocess.run([*NOBODY, "test", "-x", daemon_binary()], check=False).returncode != 0:
+        pytest.skip("other users cannot run the build")
+    with open("/proc/sys/fs/pipe-user-pages-soft", encoding="ascii") as file:
+        pages = int(file.read())
+    if pages == 0:
+        pytest.skip("there is no limit on pipes here")
+    holder = subprocess.Popen([*NOBODY, sys.executable, "-c", """
+import fcntl, os, sys
+kept = []
+try:
+    while True:
+        kept.append(os.pipe())
+        fcntl.fcntl(kept[-1][1], 1031, 1 << 20)
+except OSError:
+    print("full", flush=True)
+sys.stdin.read()
+"""], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"full\n"
+        proxy = daemon(relay="splice", wrapper=["sh", "-c", 'chmod 755 "$(dirname "$3")" && exec ' + " ".join(NOBODY) + ' "$@"',
+                                                "sh"])
+        data = pattern(32 << 20)
+        with pair(proxy) as (client, server):
+            received = []
+            reader = threading.Thread(target=lambda: received.append(recv_all(server)))
+            reader.start()
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            reader.join(60)
+            assert sha(received[0]) == sha(data)
+        assert pipes(proxy) == 2  # standard output and standard error
+        wait_until(lambda: counters(proxy)["splice_refused"] >= 1, "a count of it")
+    finally:
+        holder.stdin.close()
+        holder.stdout.close()
+        holder.wait()

@@ -36,6 +36,10 @@ enum fault {
     FAULT_SHUTDOWN,
     FAULT_GETADDRINFO,
     FAULT_RECVMSG,
+    FAULT_SPLICE,
+    FAULT_PIPE2,
+    FAULT_FCNTL,
+    FAULT_MMAP,
     FAULT_COUNT
 };
 
@@ -110,6 +114,13 @@ WRAP(ssize_t, __recv_chk, FAULT_RECV, -1, (int fd, void *buf, size_t len, size_t
 WRAP(ssize_t, recvmsg, FAULT_RECVMSG, -1, (int fd, struct msghdr *msg, int flags), (fd, msg, flags))
 WRAP(ssize_t, send, FAULT_SEND, -1, (int fd, const void *buf, size_t len, int flags), (fd, buf, len, flags))
 WRAP(int, shutdown, FAULT_SHUTDOWN, -1, (int fd, int how), (fd, how))
+WRAP(ssize_t, splice, FAULT_SPLICE, -1, (int in, off64_t *in_at, int out, off64_t *out_at, size_t len, unsigned flags),
+     (in, in_at, out, out_at, len, flags))
+WRAP(int, pipe2, FAULT_PIPE2, -1, (int fds[2], int flags), (fds, flags))
+/* Under the names that 64-bit file offsets give them. */
+WRAP(int, fcntl64, FAULT_FCNTL, -1, (int fd, int command, long value), (fd, command, value))
+WRAP(void *, mmap64, FAULT_MMAP, MAP_FAILED, (void *at, size_t len, int prot, int flags, int fd, off_t offset),
+     (at, len, prot, flags, fd, offset))
 
 int __real_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **out);
 int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **out);

@@ -109,6 +109,21 @@ static void test_mmap_fails(void **state)
     fail_everywhere("mmap", ENOMEM);
 }
 
+/* Where nothing is spliced these calls are not made. */
+static void test_calls_of_splicing_fail(void **state)
+{
+    (void)state;
+    if (!world_splices) {
+        skip();
+    }
+    fail_everywhere("splice", ECONNRESET);
+    fail_everywhere("splice", ENOMEM);
+    fail_everywhere("splice out", EPIPE);
+    fail_everywhere("pipe2", EMFILE);
+    fail_everywhere("fcntl", EPERM);
+    fail_everywhere("calloc", ENOMEM);
+}
+
 /* Interrupted calls are made again: nothing is lost. */
 static void test_interrupted_calls_lose_nothing(void **state)
 {
@@ -174,6 +189,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_getsockopt_fails),
         cmocka_unit_test(test_malloc_fails),
         cmocka_unit_test(test_mmap_fails),
+        cmocka_unit_test(test_calls_of_splicing_fail),
         cmocka_unit_test(test_interrupted_calls_lose_nothing),
         cmocka_unit_test(test_setsockopt_fails_at_the_end),
         cmocka_unit_test(test_shared_without_memory_fails),
