@@ -16,11 +16,11 @@ from .net import DEADLINE, DIES_WITH_US, Listener, dial, free_low_port, pattern,
 class Server:
     """Accepts in a thread and runs `handle(sock, peer_addr)` for each connection in one of its own."""
 
-    def __init__(self, host="127.0.0.1", backlog=512, make_socket=None):
+    def __init__(self, host="127.0.0.1", backlog=512, make_socket=None, port=0):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.listener = make_socket(family) if make_socket else Listener(family, socket.SOCK_STREAM)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind((host, 0))
+        self.listener.bind((host, port))
         self.listener.listen(backlog)
         self.addr = self.listener.getsockname()[:2]
         self.host, self.port = self.addr
