@@ -10,7 +10,8 @@ packages_fuzz='clang libclang-rt-14-dev'
 packages_bench='python3 iproute2'
 packages_test='clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev scdoc mandoc shellcheck gcovr
     python3-pytest python3-pytest-timeout curl openssh-client openssh-server nginx-light iproute2 nftables
-    netbase microsocks dante-server openssl'
+    netbase microsocks dante-server openssl bind9-dnsutils knot-dnsutils
+    python3-dnspython'
 
 # What benchmarks compare with and look with. They do without what is missing, and say so.
 extras_bench='dante-server microsocks haproxy nginx-light libnginx-mod-stream linux-perf strace'

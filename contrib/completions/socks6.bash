@@ -4,13 +4,19 @@ _socks6()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     local common='-x --proxy --proxy-user --password-file -h --help'
+    local types='A AAAA CAA CNAME DNSKEY DS HTTPS MX NS PTR SOA SRV SSHFP SVCB TLSA TXT ANY'
+    local words='+short +json +dnssec +norecurse +cd +noad +noedns +bufsize= +nsid +subnet= +ednsopt= +nosplit +noall
+        +nocomments +noquestion +answer +noanswer +noauthority +noadditional +nostats'
     local subcommand='' positional=0 i word
 
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-        -x | --proxy | --proxy-user | --password-file | -q | -w | --target | --timeout | --dns-name) ((i++)) ;;
+        -x | --proxy | --proxy-user | --password-file | -q | -w | -c | -f | -t | --class | --file | --type | --reverse | --listen | --ednsopt | \
+            --target | --timeout | --dns-name)
+            ((i++))
+            ;;
         -*) ;;
         *)
             if [[ -z $subcommand ]]; then
@@ -37,6 +43,26 @@ _socks6()
     --proxy-user)
         return
         ;;
+    -f | --file)
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        return
+        ;;
+    -t | --type)
+        mapfile -t COMPREPLY < <(compgen -W "$types" -- "${cur^^}")
+        return
+        ;;
+    -c | --class)
+        mapfile -t COMPREPLY < <(compgen -W 'IN CH HS ANY' -- "${cur^^}")
+        return
+        ;;
+    --listen)
+        mapfile -t COMPREPLY < <(compgen -W '127.0.0.1:53' -- "$cur")
+        return
+        ;;
+    --ednsopt | --reverse)
+        return
+        ;;
     -q | -w | --target | --timeout | --dns-name)
         if [[ -n $subcommand ]]; then
             return
@@ -48,7 +74,7 @@ _socks6()
         if [[ $cur == -* ]]; then
             mapfile -t COMPREPLY < <(compgen -W "$common -V --version" -- "$cur")
         else
-            mapfile -t COMPREPLY < <(compgen -W 'connect probe' -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W 'connect dns probe' -- "$cur")
         fi
         return
     fi
@@ -60,6 +86,18 @@ _socks6()
             mapfile -t COMPREPLY < <(compgen -A hostname -- "$cur")
         elif ((positional == 1)); then
             mapfile -t COMPREPLY < <(compgen -A service -- "$cur")
+        fi
+        ;;
+    dns)
+        if [[ $cur == -* ]]; then
+            mapfile -t COMPREPLY < <(compgen -W "$common -4 -6 -c -f -q -t -v -w --reverse --listen --open --short --json
+                --dnssec --cd --no-recurse --no-edns --nsid --ednsopt --type --class --file" -- "$cur")
+        elif [[ $cur == +* ]]; then
+            mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        elif ((positional == 0)); then
+            mapfile -t COMPREPLY < <(compgen -A hostname -- "$cur")
+        else
+            mapfile -t COMPREPLY < <(compgen -W "$types" -- "${cur^^}")
         fi
         ;;
     probe)

@@ -1,9 +1,10 @@
 # Completion of socks6(1) for fish. Goes to /usr/share/fish/vendor_completions.d/socks6.fish.
 
-set -l subcommands connect probe
+set -l subcommands connect dns probe
 
 complete -c socks6 -f
 complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -a connect -d 'Standard input and output to a host and port'
+complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -a dns -d 'Questions to the DNS service of the proxy'
 complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -a probe -d 'What a proxy is and can do'
 complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -s V -l version -d 'Show the version'
 complete -c socks6 -s h -l help -d 'Show the help'
@@ -21,6 +22,27 @@ complete -c socks6 -n '__fish_seen_subcommand_from connect' -s q -x -d 'Seconds 
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -s v -d 'Say each step'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -s w -x -d 'Time limit in seconds'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -a '(__fish_print_hostnames)'
+
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -s 4 -d 'Reach the proxy over IPv4 only'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -s 6 -d 'Reach the proxy over IPv6 only'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -s c -l class -x -a 'IN CH HS ANY' -d 'Class of the question'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -s f -l file -r -F -d 'File with names and types'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -s q -x -d 'A name, even if it looks like a type'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -s t -l type -x -a 'A AAAA CAA CNAME DNSKEY DS HTTPS MX NS PTR SOA SRV SSHFP SVCB TLSA TXT ANY' -d 'Type of the question'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -s v -d 'Say each step'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -s w -x -d 'Time limit in seconds'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -l reverse -x -d 'The name that belongs to an IP address'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -l listen -x -a '127.0.0.1:53' -d 'Be a DNS server at this address'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -l open -d 'With --listen: also for other machines'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -l short -d 'Show only the data'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -l json -d 'Show answers as JSON'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -l dnssec -d 'Ask for the records of DNSSEC'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -l cd -d 'Set the CD flag'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -l no-recurse -d 'Clear the RD flag'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -l no-edns -d 'Do not use EDNS'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -l nsid -d 'Ask for the identifier of the server'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -l ednsopt -x -d 'Send an EDNS option, CODE[:HEX]'
+complete -c socks6 -n '__fish_seen_subcommand_from dns' -a '(__fish_print_hostnames)'
 
 complete -c socks6 -n '__fish_seen_subcommand_from probe' -s 4 -d 'Reach the proxy over IPv4 only'
 complete -c socks6 -n '__fish_seen_subcommand_from probe' -s 6 -d 'Reach the proxy over IPv6 only'

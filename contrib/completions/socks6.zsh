@@ -14,7 +14,7 @@ _socks6() {
     )
     _arguments -C $common \
         '(- *)'{-V,--version}'[show the version]' \
-        '1:subcommand:((connect\:"standard input and output to a host and port" probe\:"what a proxy is and can do"))' \
+        '1:subcommand:((connect\:"standard input and output to a host and port" dns\:"questions to the DNS service of the proxy" probe\:"what a proxy is and can do"))' \
         '*::argument:->arguments' && return
 
     case $state:$words[1] in
@@ -31,6 +31,30 @@ _socks6() {
             '-w[time limit of the connection, and of silence]:seconds:' \
             '1:host:_hosts' \
             '2:port:_ports'
+        ;;
+    arguments:dns)
+        _arguments -s $common \
+            '(-6)-4[reach the proxy over IPv4 only]' \
+            '(-4)-6[reach the proxy over IPv6 only]' \
+            '*'{-c,--class}'[class of the question]:class:(IN CH HS ANY)' \
+            '(-f --file)'{-f,--file}'[file with names and types]:file:_files' \
+            '*-q[a name, even if it looks like a type]:name:' \
+            '*'{-t,--type}'[type of the question]:type:(A AAAA CAA CNAME DNSKEY DS HTTPS MX NS PTR SOA SRV SSHFP SVCB TLSA TXT ANY)' \
+            '-v[say each step]' \
+            '-w[time limit of the connection and of each answer]:seconds:' \
+            '*--reverse[the name that belongs to an IP address]:address:' \
+            '*--listen[be a DNS server at this address]:address and port:' \
+            '--open[with --listen\: also for other machines]' \
+            '--short[show only the data]' \
+            '--json[show answers as JSON]' \
+            '--dnssec[ask for the records of DNSSEC]' \
+            '--cd[set the CD flag]' \
+            '--no-recurse[clear the RD flag]' \
+            '--no-edns[do not use EDNS]' \
+            '--nsid[ask for the identifier of the server]' \
+            '*--ednsopt[send an EDNS option]:CODE[\:HEX]:' \
+            '1:name:_hosts' \
+            '*:type:(A AAAA CAA CNAME DNSKEY DS HTTPS MX NS PTR SOA SRV SSHFP SVCB TLSA TXT ANY)'
         ;;
     arguments:probe)
         _arguments -s $common \

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/cmd_connect.h"
+#include "cli/cmd_dns.h"
 #include "cli/cmd_probe.h"
 #include "cli/command.h"
 #include "cli/exit.h"
@@ -15,6 +16,7 @@
 
 static const struct command commands[] = {
     {"connect", "HOST PORT", "standard input and output to HOST and PORT", cmd_connect},
+    {"dns", "NAME [TYPE]...", "DNS questions, as of dig(1); or a local DNS server", cmd_dns},
     {"probe", "[PROXY]", "what a proxy is and can do", cmd_probe},
 };
 #define COMMAND_COUNT (sizeof commands / sizeof *commands)

@@ -534,7 +534,7 @@ def test_unreadable_password_file(tmp_path):
 
 
 def test_help_and_version():
-    for args in (["--help"], ["-h"], ["connect", "--help"], ["connect", "-h"], ["-x", "nonsense", "connect", "--help"]):
+    for args in (["--help"], ["-h"], ["connect", "--help"], ["connect", "-h"], ["dns", "--help"], ["-x", "nonsense", "connect", "--help"]):
         done = socks6(*args)
         assert (done.returncode, done.stderr) == (0, b"")
         assert done.stdout.startswith(b"Usage: socks6 ")
@@ -549,7 +549,7 @@ def test_help_and_version():
 def test_only_what_exists_is_listed():
     text = socks6("--help").stdout.decode()
     listed = [line.split()[0] for line in text.split("tells more):\n")[1].split("\n\n")[0].splitlines()]
-    assert listed == ["connect", "probe"]
+    assert listed == ["connect", "dns", "probe"]
     for name in listed:
         assert socks6(name, "--help").returncode == 0
 

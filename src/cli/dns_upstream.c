@@ -1,0 +1,542 @@
+/*
+ * Theory of operation.
+ *
+ *     IDLE     no connection. A question makes one (unless the last attempt failed a moment ago: then it fails, too)
+ *     DIALLING socks6_dial with the first questions as early data; further ones wait
+ *     OPEN     questions go out as they come, answers come in any order
+ *
+ * All questions are in `all`, in the order of their deadlines, since each has the same time. Those not sent on this
+ * connection are in `unsent` too. A question has a slot as long as it is open; its id on the wire is the slot's number
+ * and, above it, a count of the slot's users, so that a late answer does not meet the next question.
+ *
+ * What is to be done after an event (dial, send, arm timers) is done by one task at the end of the loop's batch, so that
+ * done() may call dns_upstream_ask().
+ *
+ * A connection is given up when it ends, when what comes cannot be framed or belongs to nobody for long, and when a
+ * question's time is over without a byte since it was sent. Its open questions get a second try on the next one.
+ */
+#include "cli/dns_upstream.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "cli/dns_forward.h"
+#include "cli/dns_query.h"
+#include "cli/say.h"
+
+#define SLOT_BITS 12u
+_Static_assert(1u << SLOT_BITS == DNS_UPSTREAM_ASKS_MAX, "a slot's number has SLOT_BITS bits");
+
+#define TRIES_MAX 2u
+#define STRAYS_MAX 1000u
+/* Silence after which we close, where the proxy does not say how long it waits (RFC 7828). */
+#define IDLE_MS 10000u
+#define IDLE_MAX_MS 600000u
+/* After a failed attempt questions fail at once for so long. */
+#define PAUSE_MS 500u
+
+#define OUT_ROOM SOCKS6_INITIAL_DATA_MAX
+#define IN_ROOM (2u + DNS_MESSAGE_MAX)
+
+static const char command[] = "dns";
+
+enum upstream_state { UPSTREAM_IDLE, UPSTREAM_DIALLING, UPSTREAM_OPEN };
+
+TAILQ_HEAD(ask_list, dns_ask);
+
+struct dns_upstream {
+    struct dns_upstream_config config;
+    enum upstream_state state;
+    struct loop_io io;
+    uint32_t events;
+    struct loop_task task;
+    struct loop_timer deadline, idle;
+    struct socks6_dial *dial;
+    struct socks6_proxy target;       /* config.proxy at one of its addresses */
+    size_t address, failed_addresses; /* the one in use; those that failed in a row */
+    uint64_t pause_until_ms;
+    uint64_t idle_ms;
+    uint64_t heard_ms; /* when the last byte came */
+    unsigned strays;
+    bool is_down; /* and this was said */
+
+    struct ask_list all, unsent;
+    size_t ask_count;
+    struct dns_ask *slots[DNS_UPSTREAM_ASKS_MAX];
+    uint8_t uses[DNS_UPSTREAM_ASKS_MAX];
+    unsigned next_slot;
+    uint16_t id_mask; /* random: the proxy may hand the stream to a server that looks at ids */
+
+    uint8_t *out, *in;
+    size_t out_len, out_sent, in_len;
+};
+
+static uint64_t now_ms(const struct dns_upstream *up)
+{
+    return loop_now_ms(up->config.loop);
+}
+
+static uint16_t wire_id(const struct dns_upstream *up, unsigned slot)
+{
+    return (uint16_t)(((unsigned)up->uses[slot] << SLOT_BITS | slot) ^ up->id_mask);
+}
+
+/* ---- questions ---- */
+
+/* Takes a question out of everything. */
+static void forget(struct dns_upstream *up, struct dns_ask *ask)
+{
+    TAILQ_REMOVE(&up->all, ask, all);
+    if (!ask->is_sent) {
+        TAILQ_REMOVE(&up->unsent, ask, unsent);
+    }
+    up->slots[ask->slot] = NULL;
+    up->uses[ask->slot]++;
+    up->ask_count--;
+    loop_defer(up->config.loop, &up->task);
+}
+
+static void fail(struct dns_upstream *up, struct dns_ask *ask, enum dns_upstream_failure failure)
+{
+    forget(up, ask);
+    ask->done(ask, NULL, 0, failure);
+}
+
+/* Those that are open now; what done() asks is not among them. */
+static void fail_all(struct dns_upstream *up, enum dns_upstream_failure failure)
+{
+    for (size_t count = up->ask_count; count > 0 && !TAILQ_EMPTY(&up->all); count--) {
+        fail(up, TAILQ_FIRST(&up->all), failure);
+    }
+}
+
+int dns_upstream_ask(struct dns_upstream *up, struct dns_ask *ask)
+{
+    if (up->ask_count == DNS_UPSTREAM_ASKS_MAX) {
+        return -EAGAIN;
+    }
+    while (up->slots[up->next_slot] != NULL) {
+        up->next_slot = (up->next_slot + 1) % DNS_UPSTREAM_ASKS_MAX;
+    }
+    ask->slot = up->next_slot;
+    up->next_slot = (up->next_slot + 1) % DNS_UPSTREAM_ASKS_MAX;
+    up->slots[ask->slot] = ask;
+    up->ask_count++;
+    ask->deadline_ms = now_ms(up) + up->config.timeout_ms;
+    ask->tries = 0;
+    ask->is_sent = false;
+    TAILQ_INSERT_TAIL(&up->all, ask, all);
+    TAILQ_INSERT_TAIL(&up->unsent, ask, unsent);
+    loop_defer(up->config.loop, &up->task);
+    return 0;
+}
+
+void dns_upstream_cancel(struct dns_upstream *up, struct dns_ask *ask)
+{
+    forget(up, ask);
+}
+
+/* Copies questions to the output as long as there is room. */
+static void fill_out(struct dns_upstream *up)
+{
+    struct dns_ask *ask;
+
+    while ((ask = TAILQ_FIRST(&up->unsent)) != NULL && OUT_ROOM - up->out_len >= 2 + ask->len) {
+        dns_put16(up->out + up->out_len, (unsigned)ask->len);
+        memcpy(up->out + up->out_len + 2, ask->message, ask->len);
+        dns_put16(up->out + up->out_len + 2, wire_id(up, ask->slot));
+        up->out_len += 2 + ask->len;
+        TAILQ_REMOVE(&up->unsent, ask, unsent);
+        ask->is_sent = true;
+        ask->sent_ms = now_ms(up);
+        ask->tries++;
+    }
+}
+
+/* ---- the connection's end ---- */
+
+/* Back to IDLE. Questions that were sent are unsent again, in their order and before those that wait. */
+static void disconnect(struct dns_upstream *up)
+{
+    struct dns_ask *ask;
+
+    if (up->state == UPSTREAM_DIALLING) {
+        loop_remove(up->config.loop, &up->io);
+        socks6_dial_free(up->dial);
+        up->dial = NULL;
+    } else if (up->state == UPSTREAM_OPEN) {
+        loop_close(up->config.loop, &up->io);
+    }
+    up->state = UPSTREAM_IDLE;
+    up->out_len = up->out_sent = up->in_len = 0;
+    up->strays = 0;
+    loop_timer_cancel(up->config.loop, &up->idle);
+    TAILQ_INIT(&up->unsent);
+    TAILQ_FOREACH(ask, &up->all, all)
+    {
+        ask->is_sent = false;
+        TAILQ_INSERT_TAIL(&up->unsent, ask, unsent);
+    }
+    loop_defer(up->config.loop, &up->task);
+}
+
+/* The connection is over: those that have been tried often enough fail. */
+static void connection_lost(struct dns_upstream *up)
+{
+    struct dns_ask *ask;
+
+    disconnect(up);
+    do { /* from the start again: done() may take others out, too */
+        TAILQ_FOREACH(ask, &up->all, all)
+        {
+            if (ask->tries >= TRIES_MAX) {
+                fail(up, ask, DNS_UPSTREAM_UNREACHABLE);
+                break;
+            }
+        }
+    } while (ask != NULL);
+}
+
+static void say_down(struct dns_upstream *up, const char *why)
+{
+    if (!up->is_down || up->config.verbose) {
+        say(command, "%s; questions are answered with SERVFAIL until that changes", why);
+    }
+    up->is_down = true;
+}
+
+static void say_up(struct dns_upstream *up)
+{
+    if (up->is_down) {
+        say(command, "the proxy's DNS service answers again");
+    }
+    up->is_down = false;
+}
+
+/* ---- answers ---- */
+
+static void take_answer(struct dns_upstream *up, const uint8_t *message, size_t len)
+{
+    unsigned id = dns_get16(message);
+    struct dns_ask *ask = up->slots[(id ^ up->id_mask) % DNS_UPSTREAM_ASKS_MAX];
+    int tenths;
+
+    if (ask == NULL || !ask->is_sent || wire_id(up, ask->slot) != id ||
+        !dns_forward_matches(ask->question, message, len)) {
+        up->strays++;
+        return;
+    }
+    up->strays = 0;
+    tenths = dns_forward_keepalive(message, len);
+    if (tenths >= 0) {
+        up->idle_ms = (uint64_t)tenths * 100 < IDLE_MAX_MS ? (uint64_t)tenths * 100 : IDLE_MAX_MS;
+    }
+    say_up(up);
+    forget(up, ask);
+    ask->done(ask, message, len, DNS_UPSTREAM_TIMED_OUT);
+}
+
+/* False if these are not answers. */
+static bool take_answers(struct dns_upstream *up)
+{
+    size_t at = 0;
+
+    while (up->in_len - at >= 2 && up->in_len - at - 2 >= dns_get16(up->in + at)) {
+        size_t len = dns_get16(up->in + at);
+
+        if (len < DNS_HEADER_LEN || up->strays > STRAYS_MAX) {
+            return false;
+        }
+        take_answer(up, up->in + at + 2, len);
+        at += 2 + len;
+    }
+    memmove(up->in, up->in + at, up->in_len - at);
+    up->in_len -= at;
+    return true;
+}
+
+static bool receive(struct dns_upstream *up)
+{
+    ssize_t n = recv(up->io.fd, up->in + up->in_len, IN_ROOM - up->in_len, MSG_DONTWAIT);
+
+    if (n < 0) {
+        return errno == EAGAIN || errno == EINTR;
+    }
+    up->heard_ms = now_ms(up);
+    up->in_len += (size_t)n;
+    return n > 0 && take_answers(up);
+}
+
+/* ---- dialling ---- */
+
+static void trace(void *user, const char *what)
+{
+    (void)user;
+    say(command, "%s", what);
+}
+
+static void address_failed(struct dns_upstream *up, const char *why)
+{
+    disconnect(up);
+    up->address = (up->address + 1) % up->config.address_count;
+    up->failed_addresses++;
+    if (up->failed_addresses < up->config.address_count) {
+        return; /* the task tries the next */
+    }
+    up->failed_addresses = 0;
+    up->pause_until_ms = now_ms(up) + PAUSE_MS;
+    say_down(up, why);
+    fail_all(up, DNS_UPSTREAM_UNREACHABLE);
+}
+
+static void on_ready(struct loop_io *io, uint32_t events);
+
+/* Watches the dial's or the connection's descriptor for `events`. */
+static bool watch(struct dns_upstream *up, int fd, uint32_t events)
+{
+    int rc = 0;
+
+    if (up->io.fd != fd) {
+        loop_remove(up->config.loop, &up->io);
+        up->io = (struct loop_io){on_ready, fd};
+        rc = loop_add(up->config.loop, &up->io, events);
+        up->io.fd = rc == 0 ? fd : -1;
+    } else if (up->events != events) {
+        rc = loop_modify(up->config.loop, &up->io, events);
+    }
+    up->events = events;
+    return rc == 0;
+}
+
+static void dial_ended(struct dns_upstream *up, int status, const struct socks6_dial_result *result)
+{
+    char why[sizeof result->error];
+
+    if (status != SOCKS6_DIAL_OK) {
+        dns_query_dial_error(status, result, why, sizeof why);
+        address_failed(up, why);
+        return;
+    }
+    loop_remove(up->config.loop, &up->io);
+    loop_timer_cancel(up->config.loop, &up->idle);
+    socks6_dial_free(up->dial);
+    up->dial = NULL;
+    up->state = UPSTREAM_OPEN;
+    up->failed_addresses = 0;
+    up->out_len = up->out_sent = 0; /* all of it was sent */
+    up->heard_ms = now_ms(up);
+    if (!watch(up, result->fd, EPOLLIN)) {
+        (void)close(result->fd);
+        up->state = UPSTREAM_IDLE;
+        address_failed(up, "out of memory");
+        return;
+    }
+    loop_defer(up->config.loop, &up->task);
+}
+
+static void dial_goes_on(struct dns_upstream *up)
+{
+    short events = socks6_dial_events(up->dial);
+    uint32_t wanted =
+        ((events & POLLIN) != 0 ? (uint32_t)EPOLLIN : 0) | ((events & POLLOUT) != 0 ? (uint32_t)EPOLLOUT : 0);
+    int timeout_ms = socks6_dial_timeout_ms(up->dial);
+
+    if (!watch(up, socks6_dial_fd(up->dial), wanted)) {
+        address_failed(up, "out of memory");
+        return;
+    }
+    loop_timer_set(up->config.loop, &up->idle, timeout_ms >= 0 ? (uint64_t)timeout_ms : up->config.timeout_ms);
+}
+
+static void dial_step(struct dns_upstream *up)
+{
+    struct socks6_dial_result result;
+    int status = socks6_dial_step(up->dial, &result);
+
+    if (status == SOCKS6_DIAL_IN_PROGRESS) {
+        dial_goes_on(up);
+    } else {
+        dial_ended(up, status, &result);
+    }
+}
+
+static void start_dial(struct dns_upstream *up)
+{
+    struct socks6_dial_config config;
+    struct socks6_dial_result result;
+    int status;
+
+    up->target.addr = up->config.addresses[up->address];
+    fill_out(up);
+    socks6_dial_config_init(&config);
+    config.proxy = &up->target;
+    config.addr = dns_query_destination();
+    config.timeout_ms = up->config.timeout_ms;
+    config.early = (struct socks6_slice){up->out, up->out_len};
+    config.trace = up->config.verbose ? trace : NULL;
+    up->state = UPSTREAM_DIALLING;
+    up->idle_ms = IDLE_MS;
+    status = socks6_dial_start(&config, &up->dial, &result);
+    if (status == SOCKS6_DIAL_IN_PROGRESS) {
+        dial_goes_on(up);
+    } else {
+        dial_ended(up, status, &result);
+    }
+}
+
+/* ---- events ---- */
+
+static void send_out(struct dns_upstream *up)
+{
+    ssize_t n;
+
+    fill_out(up);
+    if (up->out_len > 0) {
+        n = send(up->io.fd, up->out + up->out_sent, up->out_len - up->out_sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n < 0 && errno != EAGAIN && errno != EINTR) {
+            connection_lost(up);
+            return;
+        }
+        up->out_sent += n > 0 ? (size_t)n : 0;
+        if (up->out_sent == up->out_len) {
+            up->out_sent = up->out_len = 0;
+        }
+    }
+    if (!watch(up, up->io.fd, EPOLLIN | (up->out_len > 0 || !TAILQ_EMPTY(&up->unsent) ? (uint32_t)EPOLLOUT : 0))) {
+        connection_lost(up);
+    }
+}
+
+static void on_ready(struct loop_io *io, uint32_t events)
+{
+    struct dns_upstream *up = LOOP_OWNER(io, struct dns_upstream, io);
+
+    if (up->state == UPSTREAM_DIALLING) {
+        dial_step(up);
+        return;
+    }
+    if ((events & ~(uint32_t)EPOLLOUT) != 0 && !receive(up)) {
+        connection_lost(up);
+        return;
+    }
+    if ((events & EPOLLOUT) != 0) {
+        send_out(up);
+    }
+}
+
+/* Also the dial's timer. */
+static void on_idle(struct loop_timer *timer)
+{
+    struct dns_upstream *up = LOOP_OWNER(timer, struct dns_upstream, idle);
+
+    if (up->state == UPSTREAM_DIALLING) {
+        dial_step(up);
+    } else if (up->ask_count == 0) {
+        disconnect(up);
+    }
+}
+
+static void on_deadline(struct loop_timer *timer)
+{
+    struct dns_upstream *up = LOOP_OWNER(timer, struct dns_upstream, deadline);
+    struct dns_ask *ask;
+    bool is_silent = false;
+
+    while ((ask = TAILQ_FIRST(&up->all)) != NULL && ask->deadline_ms <= now_ms(up)) {
+        is_silent = is_silent || (ask->is_sent && up->heard_ms < ask->sent_ms);
+        fail(up, ask, DNS_UPSTREAM_TIMED_OUT);
+    }
+    if (is_silent && up->state == UPSTREAM_OPEN) {
+        connection_lost(up);
+    }
+    loop_defer(up->config.loop, &up->task);
+}
+
+static void set_timers(struct dns_upstream *up)
+{
+    const struct dns_ask *first = TAILQ_FIRST(&up->all);
+
+    if (first != NULL) {
+        loop_timer_set(up->config.loop, &up->deadline,
+                       first->deadline_ms > now_ms(up) ? first->deadline_ms - now_ms(up) : 0);
+    } else {
+        loop_timer_cancel(up->config.loop, &up->deadline);
+    }
+    if (up->state == UPSTREAM_OPEN && first != NULL) {
+        loop_timer_cancel(up->config.loop, &up->idle);
+    } else if (up->state == UPSTREAM_OPEN && !loop_timer_is_armed(&up->idle)) {
+        loop_timer_set(up->config.loop, &up->idle, up->idle_ms);
+    }
+}
+
+/* After events. */
+static void on_task(struct loop_task *task)
+{
+    struct dns_upstream *up = LOOP_OWNER(task, struct dns_upstream, task);
+
+    if (up->state == UPSTREAM_OPEN) {
+        send_out(up);
+    }
+    if (up->state == UPSTREAM_IDLE && !TAILQ_EMPTY(&up->unsent)) {
+        if (now_ms(up) < up->pause_until_ms) {
+            fail_all(up, DNS_UPSTREAM_UNREACHABLE);
+        } else {
+            start_dial(up);
+        }
+    }
+    set_timers(up);
+}
+
+/* ---- life ---- */
+
+int dns_upstream_new(const struct dns_upstream_config *config, struct dns_upstream **out)
+{
+    struct dns_upstream *up = calloc(1, sizeof *up);
+
+    if (up == NULL) {
+        return -ENOMEM;
+    }
+    up->out = malloc(OUT_ROOM);
+    up->in = malloc(IN_ROOM);
+    if (up->out == NULL || up->in == NULL) {
+        free(up->out);
+        free(up->in);
+        free(up);
+        return -ENOMEM;
+    }
+    if (getrandom(&up->id_mask, sizeof up->id_mask, 0) != sizeof up->id_mask) {
+        up->id_mask = 0; /* not on Linux, for two bytes */
+    }
+    up->config = *config;
+    up->target = *config->proxy;
+    up->io.fd = -1;
+    up->task.run = on_task;
+    up->deadline.expired = on_deadline;
+    up->idle.expired = on_idle;
+    TAILQ_INIT(&up->all);
+    TAILQ_INIT(&up->unsent);
+    *out = up;
+    return 0;
+}
+
+void dns_upstream_free(struct dns_upstream *up)
+{
+    if (up == NULL) {
+        return;
+    }
+    disconnect(up);
+    fail_all(up, DNS_UPSTREAM_ENDED);
+    loop_timer_cancel(up->config.loop, &up->deadline);
+    loop_timer_cancel(up->config.loop, &up->idle);
+    loop_defer_cancel(up->config.loop, &up->task);
+    explicit_bzero(&up->target, sizeof up->target);
+    free(up->out);
+    free(up->in);
+    free(up);
+}
