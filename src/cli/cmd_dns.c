@@ -19,8 +19,8 @@ static const char name[] = "dns";
 static const char help_text[] =
     "Usage: socks6 dns [OPTION]... NAME [TYPE]... [NAME [TYPE]...]...\n"
     "       socks6 dns [OPTION]... --listen ADDR:PORT...\n"
-    "Asks the DNS service of a proxy, as dig(1) asks a server. With --listen: is a DNS\n"
-    "server for programs on this machine that asks there.\n"
+    "Asks the DNS service of a proxy, as dig(1) asks a server. With --listen: is a\n"
+    "DNS server for programs on this machine that asks there.\n"
     "\n"
     "TYPE is a record type (A, which is the default, AAAA, MX, HTTPS, TYPE65280 ...).\n"
     "Types follow their name; those before the first name are for all names without\n"
@@ -28,14 +28,14 @@ static const char help_text[] =
     "\n"
     "  -4, -6                 reach the proxy over IPv4, or IPv6, only\n"
     "  -c, --class CLASS      class of the question: IN, CH, HS, CLASSnnn\n"
-    "  -f, --file FILE        further names and types, a line each; - is standard input\n"
+    "  -f, --file FILE        names and types, one line each; -: standard input\n"
     "  -q NAME                a name, even if it looks like a type\n"
     "  -t, --type TYPE        a type\n"
     "  -v                     say each step on standard error\n"
     "  -w SECONDS             give up if the connection is not made, or an answer not\n"
     "                         there, in that time (default 15; with --listen 4)\n"
-    "  -x, --reverse ADDRESS  the name that belongs to an IP address (-x URL, with ://,\n"
-    "                         is the proxy)\n"
+    "  -x, --reverse ADDRESS  the name that belongs to an IP address (-x URL, with\n"
+    "                         ://, is the proxy)\n"
     "      --listen ADDR[:PORT]\n"
     "                         serve DNS over UDP and TCP there (default port 53)\n"
     "      --open             with --listen: also for other machines than this one\n"
@@ -44,9 +44,9 @@ static const char help_text[] =
     "                         what the question says; the words below do the same\n" COMMAND_OPTIONS_HELP
     "  -h, --help             show this\n"
     "\n"
-    "Words as of dig(1), of which most take 'no': +short +json +dnssec +recurse +cd +ad\n"
-    "+edns +bufsize=N +nsid +subnet=ADDR/LEN +ednsopt=CODE:HEX +split=N +all +comments\n"
-    "+question +answer +authority +additional +stats\n"
+    "Words as of dig(1), of which most take 'no': +short +json +dnssec +recurse +cd\n"
+    "+ad +edns +bufsize=N +nsid +subnet=ADDR/LEN +ednsopt=CODE:HEX +split=N +all\n"
+    "+comments +question +answer +authority +additional +stats\n"
     "\n"
     "Exit status: 0 each question was answered, be it with \"no such name\"; 1 one was\n"
     "not, or with a failure (SERVFAIL, REFUSED ...); 2 usage; 3 the proxy cannot be\n"
@@ -66,7 +66,7 @@ static void on_done(void *user, const struct dns_question *question, const uint8
 {
     struct show *show = user;
     struct dns_edns edns;
-    struct dns_answer answer = {message, len, &edns, show->server, time_ms};
+    struct dns_shown answer = {message, len, &edns, show->server, time_ms};
     unsigned rcode;
 
     if (message != NULL && dns_message_check(message, len, &edns, NULL) != 0) {
@@ -83,7 +83,7 @@ static void on_done(void *user, const struct dns_question *question, const uint8
         show->failed = true;
         return;
     }
-    rcode = dns_answer_rcode(&answer);
+    rcode = dns_shown_rcode(&answer);
     show->failed = show->failed || (rcode != DNS_RCODE_NOERROR && rcode != DNS_RCODE_NXDOMAIN);
     dns_print_answer(stdout, &show->print, &show->args->view, &answer);
     (void)fflush(stdout); /* the next answer may take its time */

@@ -13,7 +13,7 @@
 #include "cli/say.h"
 #include "dns/text.h"
 
-/* Longer than a resolver of the system takes to give up: its "no" is better than our silence. */
+/* Longer than two tries of 5 seconds, after which most resolvers give up: their "no" is better than our silence. */
 #define QUESTION_TIMEOUT_MS 15000
 /* Shorter than what stub resolvers wait: they ask again after 5 seconds (resolv.conf(5), "timeout"). */
 #define LISTEN_TIMEOUT_MS 4000

@@ -1,6 +1,6 @@
 /*
  * What a forwarding DNS server does to messages, without any I/O: a client's query becomes one for the proxy, the
- * proxy's answer one for the client. Called by dns_server.c.
+ * proxy's answer one for the client. Called by dns_local.c.
  *
  * Ids and EDNS are each hop's own (RFC 6891 section 6.2.1): the proxy is always asked with EDNS, COOKIE, keepalive and
  * padding stay on their hop, all other options pass.

@@ -33,7 +33,7 @@ static void put_hex(FILE *out, struct socks6_slice bytes)
     }
 }
 
-static void put_header(FILE *out, const struct dns_answer *answer, const struct dns_header *header)
+static void put_header(FILE *out, const struct dns_shown *answer, const struct dns_header *header)
 {
     static const struct {
         unsigned flag;
@@ -46,8 +46,8 @@ static void put_header(FILE *out, const struct dns_answer *answer, const struct 
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         (void)fprintf(out, ",\"%s\":%d", flags[i].name, (header->flags & flags[i].flag) != 0);
     }
-    (void)dns_rcode_format(dns_answer_rcode(answer), rcode);
-    (void)fprintf(out, ",\"RCODE\":%u", dns_answer_rcode(answer));
+    (void)dns_rcode_format(dns_shown_rcode(answer), rcode);
+    (void)fprintf(out, ",\"RCODE\":%u", dns_shown_rcode(answer));
     put_member(out, "RCODEname", rcode);
     (void)fprintf(out, ",\"QDCOUNT\":%u,\"ANCOUNT\":%u,\"NSCOUNT\":%u,\"ARCOUNT\":%u", header->count[DNS_QUESTION],
                   header->count[DNS_ANSWER], header->count[DNS_AUTHORITY], header->count[DNS_ADDITIONAL]);
@@ -69,7 +69,7 @@ static void put_question(FILE *out, const struct dns_question *question)
     put_member(out, "QCLASSname", text);
 }
 
-static void put_record(FILE *out, const struct dns_print *print, const struct dns_answer *answer,
+static void put_record(FILE *out, const struct dns_print *print, const struct dns_shown *answer,
                        const struct dns_record *record)
 {
     char text[DNS_NAME_TEXT_MAX], type[DNS_MNEMONIC_MAX], member[DNS_MNEMONIC_MAX + sizeof "rdata"];
@@ -92,7 +92,7 @@ static void put_record(FILE *out, const struct dns_print *print, const struct dn
     (void)fputc('}', out);
 }
 
-static void put_section(FILE *out, const struct dns_print *print, const struct dns_answer *answer,
+static void put_section(FILE *out, const struct dns_print *print, const struct dns_shown *answer,
                         enum dns_section section, const char *name)
 {
     struct dns_records records;
@@ -149,7 +149,7 @@ static void put_edns(FILE *out, const struct dns_print *print, const struct dns_
     (void)fputs("]}", out);
 }
 
-void dns_json_answer(FILE *out, const struct dns_print *print, const struct dns_answer *answer)
+void dns_json_answer(FILE *out, const struct dns_print *print, const struct dns_shown *answer)
 {
     struct dns_question question;
     struct dns_header header;

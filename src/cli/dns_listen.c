@@ -15,7 +15,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "cli/dns_server.h"
+#include "cli/dns_local.h"
 #include "cli/dns_tcp.h"
 #include "cli/dns_udp.h"
 #include "cli/exit.h"
@@ -31,7 +31,7 @@ static const char command[] = "dns";
 struct listen {
     const struct dns_args *args;
     const struct socks6_proxy *proxy;
-    struct dns_server server;
+    struct dns_local server;
     struct dns_tcp_clients clients;
     struct dns_udp udp[DNS_ARGS_LISTEN_MAX];
     struct dns_tcp tcp[DNS_ARGS_LISTEN_MAX];
@@ -175,16 +175,16 @@ static int open_signals(struct listen *l)
 static int open_loop(struct listen *l)
 {
     const struct dns_args *args = l->args;
-    struct dns_upstream_config config = {.proxy = l->proxy,
-                                         .addresses = l->addresses,
-                                         .address_count = l->address_count,
-                                         .timeout_ms = (uint64_t)args->timeout_ms,
-                                         .verbose = args->verbose};
+    struct dns_link_config config = {.proxy = l->proxy,
+                                     .addresses = l->addresses,
+                                     .address_count = l->address_count,
+                                     .timeout_ms = (uint64_t)args->timeout_ms,
+                                     .verbose = args->verbose};
     int rc = loop_new(&l->server.loop);
 
     config.loop = l->server.loop;
     if (rc == 0) {
-        rc = dns_upstream_new(&config, &l->server.upstream);
+        rc = dns_link_new(&config, &l->server.link);
     }
     if (rc == 0) {
         rc = open_signals(l);
@@ -213,7 +213,7 @@ static void done(struct listen *l)
     for (size_t i = 0; i < l->open_count; i++) {
         dns_tcp_close(&l->tcp[i]);
     }
-    dns_upstream_free(l->server.upstream);
+    dns_link_free(l->server.link);
     dns_tcp_clients_done(&l->clients);
     for (size_t i = 0; i < l->open_count; i++) {
         dns_udp_close(&l->udp[i]);

@@ -16,7 +16,7 @@
 #define FLAG_Z 0x0040u
 #define EDNS_CO 0x4000u /* compact denial of existence, RFC 9824 */
 
-unsigned dns_answer_rcode(const struct dns_answer *answer)
+unsigned dns_shown_rcode(const struct dns_shown *answer)
 {
     unsigned rcode = DNS_FLAGS_RCODE(dns_get16(answer->message + 2));
 
@@ -69,7 +69,7 @@ static void print_question(FILE *out, const struct dns_question *question)
 }
 
 static void print_record(FILE *out, const struct dns_print *print, const struct dns_view *view,
-                         const struct dns_answer *answer, const struct dns_record *record)
+                         const struct dns_shown *answer, const struct dns_record *record)
 {
     char text[DNS_NAME_TEXT_MAX];
     size_t at;
@@ -93,7 +93,7 @@ static void print_record(FILE *out, const struct dns_print *print, const struct 
 
 /* ---- header ---- */
 
-static void print_header(FILE *out, const struct dns_answer *answer, const struct dns_header *header)
+static void print_header(FILE *out, const struct dns_shown *answer, const struct dns_header *header)
 {
     static const struct {
         unsigned flag;
@@ -103,7 +103,7 @@ static void print_header(FILE *out, const struct dns_answer *answer, const struc
     char opcode[DNS_MNEMONIC_MAX], rcode[DNS_MNEMONIC_MAX];
 
     (void)dns_opcode_format(DNS_FLAGS_OPCODE(header->flags), opcode);
-    (void)dns_rcode_format(dns_answer_rcode(answer), rcode);
+    (void)dns_rcode_format(dns_shown_rcode(answer), rcode);
     (void)fprintf(out, ";; ->>HEADER<<- opcode: %s, status: %s, id: %u\n;; flags:", opcode, rcode, header->id);
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         (void)fputs((header->flags & flags[i].flag) != 0 ? flags[i].name : "", out);
@@ -227,7 +227,7 @@ static void print_edns(FILE *out, const struct dns_edns *edns)
 /* ---- all of it ---- */
 
 static void print_section(FILE *out, const struct dns_print *print, const struct dns_view *view,
-                          const struct dns_answer *answer, enum dns_section section, const char *title)
+                          const struct dns_shown *answer, enum dns_section section, const char *title)
 {
     struct dns_records records;
     struct dns_record record;
@@ -251,7 +251,7 @@ static void print_section(FILE *out, const struct dns_print *print, const struct
     }
 }
 
-static void print_stats(FILE *out, const struct dns_answer *answer)
+static void print_stats(FILE *out, const struct dns_shown *answer)
 {
     char when[64];
     time_t now = time(NULL);
@@ -266,7 +266,7 @@ static void print_stats(FILE *out, const struct dns_answer *answer)
 }
 
 static void print_long(FILE *out, const struct dns_print *print, const struct dns_view *view,
-                       const struct dns_answer *answer)
+                       const struct dns_shown *answer)
 {
     struct dns_question question;
     struct dns_header header;
@@ -302,7 +302,7 @@ static void print_long(FILE *out, const struct dns_print *print, const struct dn
 
 /* The data of the answer section alone. */
 static void print_short(FILE *out, const struct dns_print *print, const struct dns_view *view,
-                        const struct dns_answer *answer)
+                        const struct dns_shown *answer)
 {
     struct dns_records records;
     struct dns_record record;
@@ -320,7 +320,7 @@ static void print_short(FILE *out, const struct dns_print *print, const struct d
 }
 
 void dns_print_answer(FILE *out, const struct dns_print *print, const struct dns_view *view,
-                      const struct dns_answer *answer)
+                      const struct dns_shown *answer)
 {
     if (view->json) {
         dns_json_answer(out, print, answer);

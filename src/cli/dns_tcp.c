@@ -22,7 +22,7 @@
 #define OUT_MAX (4u << 20)
 
 struct dns_tcp_client {
-    struct dns_server *server;
+    struct dns_local *server;
     struct dns_tcp_clients *clients;
     TAILQ_ENTRY(dns_tcp_client) entry;
     struct loop_io io;
@@ -45,7 +45,7 @@ static void client_free(struct dns_tcp_client *client)
 
     while ((pending = TAILQ_FIRST(&client->pending)) != NULL) {
         TAILQ_REMOVE(&client->pending, pending, of_client);
-        dns_server_drop(pending);
+        dns_local_drop(pending);
     }
     TAILQ_REMOVE(&client->clients->list, client, entry);
     client->clients->count--;
@@ -159,7 +159,7 @@ static void take_queries(struct dns_tcp_client *client)
         } else if (client->in_len - at - 2 < len) {
             break;
         } else {
-            client->broken = !dns_server_take(client->server, &origin, client->in + at + 2, len);
+            client->broken = !dns_local_take(client->server, &origin, client->in + at + 2, len);
             at += 2 + len;
         }
     }
@@ -301,7 +301,7 @@ void dns_tcp_clients_done(struct dns_tcp_clients *clients)
     }
 }
 
-int dns_tcp_open(struct dns_tcp *tcp, struct dns_server *server, struct dns_tcp_clients *clients,
+int dns_tcp_open(struct dns_tcp *tcp, struct dns_local *server, struct dns_tcp_clients *clients,
                  const struct socks6_addr *addr)
 {
     int fd = sock_listen(addr, BACKLOG, true);

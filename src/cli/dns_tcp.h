@@ -4,7 +4,7 @@
 #ifndef CLI_DNS_TCP_H
 #define CLI_DNS_TCP_H
 
-#include "cli/dns_server.h"
+#include "cli/dns_local.h"
 
 /* Silence after which a connection without queries in flight is closed. */
 #define DNS_TCP_IDLE_MS 30000u
@@ -23,7 +23,7 @@ struct dns_tcp_clients {
 
 /* A listening socket. */
 struct dns_tcp {
-    struct dns_server *server;
+    struct dns_local *server;
     struct dns_tcp_clients *clients;
     struct loop_io io;
 };
@@ -33,11 +33,11 @@ void dns_tcp_clients_init(struct dns_tcp_clients *clients);
 void dns_tcp_clients_done(struct dns_tcp_clients *clients);
 
 /* Listens and serves. 0 or -errno; then dns_tcp_close() is still right. */
-SOCKS6_MUST_CHECK int dns_tcp_open(struct dns_tcp *tcp, struct dns_server *server, struct dns_tcp_clients *clients,
+SOCKS6_MUST_CHECK int dns_tcp_open(struct dns_tcp *tcp, struct dns_local *server, struct dns_tcp_clients *clients,
                                    const struct socks6_addr *addr);
 void dns_tcp_close(struct dns_tcp *tcp);
 
-/* For dns_server.c: a query is in flight; an answer to it, or to one that was not (NULL). */
+/* For dns_local.c: a query is in flight; an answer to it, or to one that was not (NULL). */
 void dns_tcp_pending(struct dns_tcp_client *client, struct dns_pending *pending);
 void dns_tcp_answer(struct dns_tcp_client *client, struct dns_pending *pending, const uint8_t *message, size_t len);
 

@@ -51,7 +51,7 @@ static bool receive(struct dns_udp *udp)
     }
     origin.peer_len = header.msg_namelen;
     read_asked(&header, &origin);
-    (void)dns_server_take(udp->server, &origin, message, (size_t)n);
+    (void)dns_local_take(udp->server, &origin, message, (size_t)n);
     return true;
 }
 
@@ -116,7 +116,7 @@ void dns_udp_answer(const struct dns_origin *origin, const uint8_t *message, siz
     (void)sendmsg(origin->udp->io.fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL); /* as lost as any datagram can be */
 }
 
-int dns_udp_open(struct dns_udp *udp, struct dns_server *server, const struct socks6_addr *addr)
+int dns_udp_open(struct dns_udp *udp, struct dns_local *server, const struct socks6_addr *addr)
 {
     static const int on = 1;
     struct sockaddr_storage sa;

@@ -4,16 +4,16 @@
 #ifndef CLI_DNS_UDP_H
 #define CLI_DNS_UDP_H
 
-#include "cli/dns_server.h"
+#include "cli/dns_local.h"
 
 struct dns_udp {
-    struct dns_server *server;
+    struct dns_local *server;
     struct loop_io io;
     bool is_ipv6;
 };
 
 /* Binds a socket and serves it. 0 or -errno. */
-SOCKS6_MUST_CHECK int dns_udp_open(struct dns_udp *udp, struct dns_server *server, const struct socks6_addr *addr);
+SOCKS6_MUST_CHECK int dns_udp_open(struct dns_udp *udp, struct dns_local *server, const struct socks6_addr *addr);
 void dns_udp_close(struct dns_udp *udp);
 
 /* The longest answer to a client that can take `wanted` bytes. */

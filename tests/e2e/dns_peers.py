@@ -149,3 +149,49 @@ VARIABLE = re.compile(r"^(; <<>>|; \(\d+ server|;; global options|;; Query time|
 def comparable(text):
     """dig's output, or ours, without what is bound to differ."""
     return [re.sub(r"id: \d+", "id: N", line) for line in text.splitlines() if not VARIABLE.match(line)]
+
+
+class NameServer:
+    """A name server over UDP and TCP on one port of loopback; over UDP what is too long is cut."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.tcp = DnsServer(answer)
+        self.port = self.tcp.port
+        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.udp.bind(("127.0.0.1", self.port))
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self):
+        while True:
+            data, peer = self.udp.recvfrom(65535)
+            if not data:
+                return
+            query = dns.message.from_wire(data)
+            threading.Thread(target=self._answer, args=(query, peer), daemon=True).start()
+
+    def _answer(self, query, peer):
+        message = self.answer(query)
+        if message is None:
+            return
+        wire = to_wire(message)
+        limit = max(512, query.payload) if query.edns >= 0 else 512
+        if len(wire) > limit:
+            message.flags |= dns.flags.TC
+            message.answer, message.authority, message.additional = [], [], []
+            wire = message.to_wire()
+        self.udp.sendto(wire, peer)
+
+    def stop(self):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"", ("127.0.0.1", self.port))
+        self.thread.join()
+        self.udp.close()
+        self.tcp.stop()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()

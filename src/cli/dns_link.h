@@ -1,9 +1,9 @@
 /*
  * The connection to the proxy's DNS service, for a program with a loop: made when there is something to ask, shared by
- * all questions, closed when it is idle, made anew when it breaks. Called by dns_server.c.
+ * all questions, closed when it is idle, made anew when it breaks. Called by dns_local.c.
  */
-#ifndef CLI_DNS_UPSTREAM_H
-#define CLI_DNS_UPSTREAM_H
+#ifndef CLI_DNS_LINK_H
+#define CLI_DNS_LINK_H
 
 #include <sys/queue.h>
 
@@ -13,32 +13,32 @@
 #include "io/loop.h"
 
 /* Questions that can be on their way at once. */
-#define DNS_UPSTREAM_ASKS_MAX 4096u
+#define DNS_LINK_ASKS_MAX 4096u
 
-struct dns_upstream;
+struct dns_link;
 
 /* Why there is no answer. */
-enum dns_upstream_failure {
-    DNS_UPSTREAM_UNREACHABLE, /* the proxy cannot be reached, refuses, or has closed the connection twice */
-    DNS_UPSTREAM_TIMED_OUT,
-    DNS_UPSTREAM_ENDED /* dns_upstream_free() */
+enum dns_link_failure {
+    DNS_LINK_UNREACHABLE, /* the proxy cannot be reached, refuses, or has closed the connection twice */
+    DNS_LINK_TIMED_OUT,
+    DNS_LINK_ENDED /* dns_link_free() */
 };
 
 /* One question, embedded in its owner. The first four are the caller's to set; the rest is private. */
-struct dns_ask {
+struct dns_link_ask {
     const struct dns_question *question; /* answers to another one are ignored */
     const uint8_t *message;              /* the query; its id is replaced on the way. Both borrowed until the end */
     size_t len;
-    /* Called once, never from within dns_upstream_ask(); `message` is NULL if there is no answer. */
-    void (*done)(struct dns_ask *ask, const uint8_t *message, size_t len, enum dns_upstream_failure failure);
+    /* Called once, never from within dns_link_ask(); `message` is NULL if there is no answer. */
+    void (*done)(struct dns_link_ask *ask, const uint8_t *message, size_t len, enum dns_link_failure failure);
 
-    TAILQ_ENTRY(dns_ask) all, unsent;
+    TAILQ_ENTRY(dns_link_ask) all, unsent;
     uint64_t deadline_ms, sent_ms;
     unsigned slot, tries;
     bool is_sent;
 };
 
-struct dns_upstream_config {
+struct dns_link_config {
     struct loop *loop;
     const struct socks6_proxy *proxy;    /* borrowed */
     const struct socks6_addr *addresses; /* of the proxy, IPv4 or IPv6; tried in turn; borrowed */
@@ -48,13 +48,13 @@ struct dns_upstream_config {
 };
 
 /* 0 or -ENOMEM. */
-SOCKS6_MUST_CHECK int dns_upstream_new(const struct dns_upstream_config *config, struct dns_upstream **out);
+SOCKS6_MUST_CHECK int dns_link_new(const struct dns_link_config *config, struct dns_link **out);
 /* Ends all questions. Takes NULL. */
-void dns_upstream_free(struct dns_upstream *upstream);
+void dns_link_free(struct dns_link *link);
 
 /* 0, or -EAGAIN if there are too many. */
-SOCKS6_MUST_CHECK int dns_upstream_ask(struct dns_upstream *upstream, struct dns_ask *ask);
+SOCKS6_MUST_CHECK int dns_link_ask(struct dns_link *link, struct dns_link_ask *ask);
 /* done() will not be called. */
-void dns_upstream_cancel(struct dns_upstream *upstream, struct dns_ask *ask);
+void dns_link_cancel(struct dns_link *link, struct dns_link_ask *ask);
 
 #endif

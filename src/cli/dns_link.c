@@ -10,12 +10,12 @@
  * and, above it, a count of the slot's users, so that a late answer does not meet the next question.
  *
  * What is to be done after an event (dial, send, arm timers) is done by one task at the end of the loop's batch, so that
- * done() may call dns_upstream_ask().
+ * done() may call dns_link_ask().
  *
  * A connection is given up when it ends, when what comes cannot be framed or belongs to nobody for long, and when a
  * question's time is over without a byte since it was sent. Its open questions get a second try on the next one.
  */
-#include "cli/dns_upstream.h"
+#include "cli/dns_link.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -31,7 +31,7 @@
 #include "cli/say.h"
 
 #define SLOT_BITS 12u
-_Static_assert(1u << SLOT_BITS == DNS_UPSTREAM_ASKS_MAX, "a slot's number has SLOT_BITS bits");
+_Static_assert(1u << SLOT_BITS == DNS_LINK_ASKS_MAX, "a slot's number has SLOT_BITS bits");
 
 #define TRIES_MAX 2u
 #define STRAYS_MAX 1000u
@@ -46,13 +46,13 @@ _Static_assert(1u << SLOT_BITS == DNS_UPSTREAM_ASKS_MAX, "a slot's number has SL
 
 static const char command[] = "dns";
 
-enum upstream_state { UPSTREAM_IDLE, UPSTREAM_DIALLING, UPSTREAM_OPEN };
+enum link_state { LINK_IDLE, LINK_DIALLING, LINK_OPEN };
 
-TAILQ_HEAD(ask_list, dns_ask);
+TAILQ_HEAD(ask_list, dns_link_ask);
 
-struct dns_upstream {
-    struct dns_upstream_config config;
-    enum upstream_state state;
+struct dns_link {
+    struct dns_link_config config;
+    enum link_state state;
     struct loop_io io;
     uint32_t events;
     struct loop_task task;
@@ -68,8 +68,8 @@ struct dns_upstream {
 
     struct ask_list all, unsent;
     size_t ask_count;
-    struct dns_ask *slots[DNS_UPSTREAM_ASKS_MAX];
-    uint8_t uses[DNS_UPSTREAM_ASKS_MAX];
+    struct dns_link_ask *slots[DNS_LINK_ASKS_MAX];
+    uint8_t uses[DNS_LINK_ASKS_MAX];
     unsigned next_slot;
     uint16_t id_mask; /* random: the proxy may hand the stream to a server that looks at ids */
 
@@ -77,12 +77,12 @@ struct dns_upstream {
     size_t out_len, out_sent, in_len;
 };
 
-static uint64_t now_ms(const struct dns_upstream *up)
+static uint64_t now_ms(const struct dns_link *up)
 {
     return loop_now_ms(up->config.loop);
 }
 
-static uint16_t wire_id(const struct dns_upstream *up, unsigned slot)
+static uint16_t wire_id(const struct dns_link *up, unsigned slot)
 {
     return (uint16_t)(((unsigned)up->uses[slot] << SLOT_BITS | slot) ^ up->id_mask);
 }
@@ -90,7 +90,7 @@ static uint16_t wire_id(const struct dns_upstream *up, unsigned slot)
 /* ---- questions ---- */
 
 /* Takes a question out of everything. */
-static void forget(struct dns_upstream *up, struct dns_ask *ask)
+static void forget(struct dns_link *up, struct dns_link_ask *ask)
 {
     TAILQ_REMOVE(&up->all, ask, all);
     if (!ask->is_sent) {
@@ -102,30 +102,30 @@ static void forget(struct dns_upstream *up, struct dns_ask *ask)
     loop_defer(up->config.loop, &up->task);
 }
 
-static void fail(struct dns_upstream *up, struct dns_ask *ask, enum dns_upstream_failure failure)
+static void fail(struct dns_link *up, struct dns_link_ask *ask, enum dns_link_failure failure)
 {
     forget(up, ask);
     ask->done(ask, NULL, 0, failure);
 }
 
 /* Those that are open now; what done() asks is not among them. */
-static void fail_all(struct dns_upstream *up, enum dns_upstream_failure failure)
+static void fail_all(struct dns_link *up, enum dns_link_failure failure)
 {
     for (size_t count = up->ask_count; count > 0 && !TAILQ_EMPTY(&up->all); count--) {
         fail(up, TAILQ_FIRST(&up->all), failure);
     }
 }
 
-int dns_upstream_ask(struct dns_upstream *up, struct dns_ask *ask)
+int dns_link_ask(struct dns_link *up, struct dns_link_ask *ask)
 {
-    if (up->ask_count == DNS_UPSTREAM_ASKS_MAX) {
+    if (up->ask_count == DNS_LINK_ASKS_MAX) {
         return -EAGAIN;
     }
     while (up->slots[up->next_slot] != NULL) {
-        up->next_slot = (up->next_slot + 1) % DNS_UPSTREAM_ASKS_MAX;
+        up->next_slot = (up->next_slot + 1) % DNS_LINK_ASKS_MAX;
     }
     ask->slot = up->next_slot;
-    up->next_slot = (up->next_slot + 1) % DNS_UPSTREAM_ASKS_MAX;
+    up->next_slot = (up->next_slot + 1) % DNS_LINK_ASKS_MAX;
     up->slots[ask->slot] = ask;
     up->ask_count++;
     ask->deadline_ms = now_ms(up) + up->config.timeout_ms;
@@ -137,15 +137,15 @@ int dns_upstream_ask(struct dns_upstream *up, struct dns_ask *ask)
     return 0;
 }
 
-void dns_upstream_cancel(struct dns_upstream *up, struct dns_ask *ask)
+void dns_link_cancel(struct dns_link *up, struct dns_link_ask *ask)
 {
     forget(up, ask);
 }
 
 /* Copies questions to the output as long as there is room. */
-static void fill_out(struct dns_upstream *up)
+static void fill_out(struct dns_link *up)
 {
-    struct dns_ask *ask;
+    struct dns_link_ask *ask;
 
     while ((ask = TAILQ_FIRST(&up->unsent)) != NULL && OUT_ROOM - up->out_len >= 2 + ask->len) {
         dns_put16(up->out + up->out_len, (unsigned)ask->len);
@@ -162,18 +162,18 @@ static void fill_out(struct dns_upstream *up)
 /* ---- the connection's end ---- */
 
 /* Back to IDLE. Questions that were sent are unsent again, in their order and before those that wait. */
-static void disconnect(struct dns_upstream *up)
+static void disconnect(struct dns_link *up)
 {
-    struct dns_ask *ask;
+    struct dns_link_ask *ask;
 
-    if (up->state == UPSTREAM_DIALLING) {
+    if (up->state == LINK_DIALLING) {
         loop_remove(up->config.loop, &up->io);
         socks6_dial_free(up->dial);
         up->dial = NULL;
-    } else if (up->state == UPSTREAM_OPEN) {
+    } else if (up->state == LINK_OPEN) {
         loop_close(up->config.loop, &up->io);
     }
-    up->state = UPSTREAM_IDLE;
+    up->state = LINK_IDLE;
     up->out_len = up->out_sent = up->in_len = 0;
     up->strays = 0;
     loop_timer_cancel(up->config.loop, &up->idle);
@@ -187,23 +187,23 @@ static void disconnect(struct dns_upstream *up)
 }
 
 /* The connection is over: those that have been tried often enough fail. */
-static void connection_lost(struct dns_upstream *up)
+static void connection_lost(struct dns_link *up)
 {
-    struct dns_ask *ask;
+    struct dns_link_ask *ask;
 
     disconnect(up);
     do { /* from the start again: done() may take others out, too */
         TAILQ_FOREACH(ask, &up->all, all)
         {
             if (ask->tries >= TRIES_MAX) {
-                fail(up, ask, DNS_UPSTREAM_UNREACHABLE);
+                fail(up, ask, DNS_LINK_UNREACHABLE);
                 break;
             }
         }
     } while (ask != NULL);
 }
 
-static void say_down(struct dns_upstream *up, const char *why)
+static void say_down(struct dns_link *up, const char *why)
 {
     if (!up->is_down || up->config.verbose) {
         say(command, "%s; questions are answered with SERVFAIL until that changes", why);
@@ -211,7 +211,7 @@ static void say_down(struct dns_upstream *up, const char *why)
     up->is_down = true;
 }
 
-static void say_up(struct dns_upstream *up)
+static void say_up(struct dns_link *up)
 {
     if (up->is_down) {
         say(command, "the proxy's DNS service answers again");
@@ -221,10 +221,10 @@ static void say_up(struct dns_upstream *up)
 
 /* ---- answers ---- */
 
-static void take_answer(struct dns_upstream *up, const uint8_t *message, size_t len)
+static void take_answer(struct dns_link *up, const uint8_t *message, size_t len)
 {
     unsigned id = dns_get16(message);
-    struct dns_ask *ask = up->slots[(id ^ up->id_mask) % DNS_UPSTREAM_ASKS_MAX];
+    struct dns_link_ask *ask = up->slots[(id ^ up->id_mask) % DNS_LINK_ASKS_MAX];
     int tenths;
 
     if (ask == NULL || !ask->is_sent || wire_id(up, ask->slot) != id ||
@@ -239,11 +239,11 @@ static void take_answer(struct dns_upstream *up, const uint8_t *message, size_t 
     }
     say_up(up);
     forget(up, ask);
-    ask->done(ask, message, len, DNS_UPSTREAM_TIMED_OUT);
+    ask->done(ask, message, len, DNS_LINK_TIMED_OUT);
 }
 
 /* False if these are not answers. */
-static bool take_answers(struct dns_upstream *up)
+static bool take_answers(struct dns_link *up)
 {
     size_t at = 0;
 
@@ -261,7 +261,7 @@ static bool take_answers(struct dns_upstream *up)
     return true;
 }
 
-static bool receive(struct dns_upstream *up)
+static bool receive(struct dns_link *up)
 {
     ssize_t n = recv(up->io.fd, up->in + up->in_len, IN_ROOM - up->in_len, MSG_DONTWAIT);
 
@@ -281,7 +281,7 @@ static void trace(void *user, const char *what)
     say(command, "%s", what);
 }
 
-static void address_failed(struct dns_upstream *up, const char *why)
+static void address_failed(struct dns_link *up, const char *why)
 {
     disconnect(up);
     up->address = (up->address + 1) % up->config.address_count;
@@ -292,13 +292,13 @@ static void address_failed(struct dns_upstream *up, const char *why)
     up->failed_addresses = 0;
     up->pause_until_ms = now_ms(up) + PAUSE_MS;
     say_down(up, why);
-    fail_all(up, DNS_UPSTREAM_UNREACHABLE);
+    fail_all(up, DNS_LINK_UNREACHABLE);
 }
 
 static void on_ready(struct loop_io *io, uint32_t events);
 
 /* Watches the dial's or the connection's descriptor for `events`. */
-static bool watch(struct dns_upstream *up, int fd, uint32_t events)
+static bool watch(struct dns_link *up, int fd, uint32_t events)
 {
     int rc = 0;
 
@@ -314,7 +314,7 @@ static bool watch(struct dns_upstream *up, int fd, uint32_t events)
     return rc == 0;
 }
 
-static void dial_ended(struct dns_upstream *up, int status, const struct socks6_dial_result *result)
+static void dial_ended(struct dns_link *up, int status, const struct socks6_dial_result *result)
 {
     char why[sizeof result->error];
 
@@ -327,20 +327,20 @@ static void dial_ended(struct dns_upstream *up, int status, const struct socks6_
     loop_timer_cancel(up->config.loop, &up->idle);
     socks6_dial_free(up->dial);
     up->dial = NULL;
-    up->state = UPSTREAM_OPEN;
+    up->state = LINK_OPEN;
     up->failed_addresses = 0;
     up->out_len = up->out_sent = 0; /* all of it was sent */
     up->heard_ms = now_ms(up);
     if (!watch(up, result->fd, EPOLLIN)) {
         (void)close(result->fd);
-        up->state = UPSTREAM_IDLE;
+        up->state = LINK_IDLE;
         address_failed(up, "out of memory");
         return;
     }
     loop_defer(up->config.loop, &up->task);
 }
 
-static void dial_goes_on(struct dns_upstream *up)
+static void dial_goes_on(struct dns_link *up)
 {
     short events = socks6_dial_events(up->dial);
     uint32_t wanted =
@@ -354,7 +354,7 @@ static void dial_goes_on(struct dns_upstream *up)
     loop_timer_set(up->config.loop, &up->idle, timeout_ms >= 0 ? (uint64_t)timeout_ms : up->config.timeout_ms);
 }
 
-static void dial_step(struct dns_upstream *up)
+static void dial_step(struct dns_link *up)
 {
     struct socks6_dial_result result;
     int status = socks6_dial_step(up->dial, &result);
@@ -366,7 +366,7 @@ static void dial_step(struct dns_upstream *up)
     }
 }
 
-static void start_dial(struct dns_upstream *up)
+static void start_dial(struct dns_link *up)
 {
     struct socks6_dial_config config;
     struct socks6_dial_result result;
@@ -380,7 +380,7 @@ static void start_dial(struct dns_upstream *up)
     config.timeout_ms = up->config.timeout_ms;
     config.early = (struct socks6_slice){up->out, up->out_len};
     config.trace = up->config.verbose ? trace : NULL;
-    up->state = UPSTREAM_DIALLING;
+    up->state = LINK_DIALLING;
     up->idle_ms = IDLE_MS;
     status = socks6_dial_start(&config, &up->dial, &result);
     if (status == SOCKS6_DIAL_IN_PROGRESS) {
@@ -392,7 +392,7 @@ static void start_dial(struct dns_upstream *up)
 
 /* ---- events ---- */
 
-static void send_out(struct dns_upstream *up)
+static void send_out(struct dns_link *up)
 {
     ssize_t n;
 
@@ -415,9 +415,9 @@ static void send_out(struct dns_upstream *up)
 
 static void on_ready(struct loop_io *io, uint32_t events)
 {
-    struct dns_upstream *up = LOOP_OWNER(io, struct dns_upstream, io);
+    struct dns_link *up = LOOP_OWNER(io, struct dns_link, io);
 
-    if (up->state == UPSTREAM_DIALLING) {
+    if (up->state == LINK_DIALLING) {
         dial_step(up);
         return;
     }
@@ -433,9 +433,9 @@ static void on_ready(struct loop_io *io, uint32_t events)
 /* Also the dial's timer. */
 static void on_idle(struct loop_timer *timer)
 {
-    struct dns_upstream *up = LOOP_OWNER(timer, struct dns_upstream, idle);
+    struct dns_link *up = LOOP_OWNER(timer, struct dns_link, idle);
 
-    if (up->state == UPSTREAM_DIALLING) {
+    if (up->state == LINK_DIALLING) {
         dial_step(up);
     } else if (up->ask_count == 0) {
         disconnect(up);
@@ -444,23 +444,23 @@ static void on_idle(struct loop_timer *timer)
 
 static void on_deadline(struct loop_timer *timer)
 {
-    struct dns_upstream *up = LOOP_OWNER(timer, struct dns_upstream, deadline);
-    struct dns_ask *ask;
+    struct dns_link *up = LOOP_OWNER(timer, struct dns_link, deadline);
+    struct dns_link_ask *ask;
     bool is_silent = false;
 
     while ((ask = TAILQ_FIRST(&up->all)) != NULL && ask->deadline_ms <= now_ms(up)) {
         is_silent = is_silent || (ask->is_sent && up->heard_ms < ask->sent_ms);
-        fail(up, ask, DNS_UPSTREAM_TIMED_OUT);
+        fail(up, ask, DNS_LINK_TIMED_OUT);
     }
-    if (is_silent && up->state == UPSTREAM_OPEN) {
+    if (is_silent && up->state == LINK_OPEN) {
         connection_lost(up);
     }
     loop_defer(up->config.loop, &up->task);
 }
 
-static void set_timers(struct dns_upstream *up)
+static void set_timers(struct dns_link *up)
 {
-    const struct dns_ask *first = TAILQ_FIRST(&up->all);
+    const struct dns_link_ask *first = TAILQ_FIRST(&up->all);
 
     if (first != NULL) {
         loop_timer_set(up->config.loop, &up->deadline,
@@ -468,9 +468,9 @@ static void set_timers(struct dns_upstream *up)
     } else {
         loop_timer_cancel(up->config.loop, &up->deadline);
     }
-    if (up->state == UPSTREAM_OPEN && first != NULL) {
+    if (up->state == LINK_OPEN && first != NULL) {
         loop_timer_cancel(up->config.loop, &up->idle);
-    } else if (up->state == UPSTREAM_OPEN && !loop_timer_is_armed(&up->idle)) {
+    } else if (up->state == LINK_OPEN && !loop_timer_is_armed(&up->idle)) {
         loop_timer_set(up->config.loop, &up->idle, up->idle_ms);
     }
 }
@@ -478,14 +478,14 @@ static void set_timers(struct dns_upstream *up)
 /* After events. */
 static void on_task(struct loop_task *task)
 {
-    struct dns_upstream *up = LOOP_OWNER(task, struct dns_upstream, task);
+    struct dns_link *up = LOOP_OWNER(task, struct dns_link, task);
 
-    if (up->state == UPSTREAM_OPEN) {
+    if (up->state == LINK_OPEN) {
         send_out(up);
     }
-    if (up->state == UPSTREAM_IDLE && !TAILQ_EMPTY(&up->unsent)) {
+    if (up->state == LINK_IDLE && !TAILQ_EMPTY(&up->unsent)) {
         if (now_ms(up) < up->pause_until_ms) {
-            fail_all(up, DNS_UPSTREAM_UNREACHABLE);
+            fail_all(up, DNS_LINK_UNREACHABLE);
         } else {
             start_dial(up);
         }
@@ -495,9 +495,9 @@ static void on_task(struct loop_task *task)
 
 /* ---- life ---- */
 
-int dns_upstream_new(const struct dns_upstream_config *config, struct dns_upstream **out)
+int dns_link_new(const struct dns_link_config *config, struct dns_link **out)
 {
-    struct dns_upstream *up = calloc(1, sizeof *up);
+    struct dns_link *up = calloc(1, sizeof *up);
 
     if (up == NULL) {
         return -ENOMEM;
@@ -525,13 +525,13 @@ int dns_upstream_new(const struct dns_upstream_config *config, struct dns_upstre
     return 0;
 }
 
-void dns_upstream_free(struct dns_upstream *up)
+void dns_link_free(struct dns_link *up)
 {
     if (up == NULL) {
         return;
     }
     disconnect(up);
-    fail_all(up, DNS_UPSTREAM_ENDED);
+    fail_all(up, DNS_LINK_ENDED);
     loop_timer_cancel(up->config.loop, &up->deadline);
     loop_timer_cancel(up->config.loop, &up->idle);
     loop_defer_cancel(up->config.loop, &up->task);

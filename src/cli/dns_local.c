@@ -1,4 +1,4 @@
-#include "cli/dns_server.h"
+#include "cli/dns_local.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 #define EDE_NETWORK_ERROR 23
 
 /* `pending` is what the answer is for; NULL if it comes at once. Answers are in server->answer. */
-static void answer(struct dns_server *server, const struct dns_origin *origin, struct dns_pending *pending, size_t len)
+static void answer(struct dns_local *server, const struct dns_origin *origin, struct dns_pending *pending, size_t len)
 {
     if (origin->client != NULL) {
         dns_tcp_answer(origin->client, pending, server->answer, len);
@@ -22,7 +22,7 @@ static void answer(struct dns_server *server, const struct dns_origin *origin, s
 /* Writes the client's form of what the proxy answered, or SERVFAIL. */
 static size_t write_answer(struct dns_pending *pending, const uint8_t *message, size_t len)
 {
-    struct dns_server *server = pending->server;
+    struct dns_local *server = pending->server;
     struct dns_forward_limits limits = {.len = DNS_MESSAGE_MAX};
     size_t answer_len = 0;
 
@@ -41,7 +41,7 @@ static size_t write_answer(struct dns_pending *pending, const uint8_t *message, 
 }
 
 /* For the ask. */
-static void on_done(struct dns_ask *ask, const uint8_t *message, size_t len, enum dns_upstream_failure failure)
+static void on_done(struct dns_link_ask *ask, const uint8_t *message, size_t len, enum dns_link_failure failure)
 {
     struct dns_pending *pending = LOOP_OWNER(ask, struct dns_pending, ask);
 
@@ -50,7 +50,7 @@ static void on_done(struct dns_ask *ask, const uint8_t *message, size_t len, enu
     free(pending);
 }
 
-static struct dns_pending *new_pending(struct dns_server *server, const struct dns_origin *origin,
+static struct dns_pending *new_pending(struct dns_local *server, const struct dns_origin *origin,
                                        const struct dns_forward *forward, const uint8_t *message, size_t len)
 {
     struct dns_pending *pending = calloc(1, sizeof *pending + len);
@@ -68,7 +68,7 @@ static struct dns_pending *new_pending(struct dns_server *server, const struct d
     return pending;
 }
 
-bool dns_server_take(struct dns_server *server, const struct dns_origin *origin, const uint8_t *message, size_t len)
+bool dns_local_take(struct dns_local *server, const struct dns_origin *origin, const uint8_t *message, size_t len)
 {
     uint8_t out[DNS_FORWARD_OUT_MAX];
     struct dns_pending *pending;
@@ -81,7 +81,7 @@ bool dns_server_take(struct dns_server *server, const struct dns_origin *origin,
     }
     if (rcode == 0) {
         pending = new_pending(server, origin, &forward, out, out_len);
-        if (pending != NULL && dns_upstream_ask(server->upstream, &pending->ask) == 0) {
+        if (pending != NULL && dns_link_ask(server->link, &pending->ask) == 0) {
             if (origin->client != NULL) {
                 dns_tcp_pending(origin->client, pending);
             }
@@ -94,8 +94,8 @@ bool dns_server_take(struct dns_server *server, const struct dns_origin *origin,
     return true;
 }
 
-void dns_server_drop(struct dns_pending *pending)
+void dns_local_drop(struct dns_pending *pending)
 {
-    dns_upstream_cancel(pending->server->upstream, &pending->ask);
+    dns_link_cancel(pending->server->link, &pending->ask);
     free(pending);
 }
