@@ -187,8 +187,8 @@ struct parts {
 };
 
 /*
- * What stands behind an OPT record is left out together with it: names may point backwards only, so that what stands
- * before it stays whole; and servers put it last.
+ * What stands behind an OPT record is left out together with it: names point backwards, so that what stands before it
+ * stays whole; and servers put it last.
  */
 static int find_parts(const uint8_t *message, size_t len, const struct dns_edns *edns, size_t end, struct parts *parts)
 {
@@ -282,5 +282,6 @@ int dns_forward_answer(const struct dns_forward *query, const struct dns_forward
                 options_len);
     }
     *out_len = keep + opt_len;
-    return 0;
+    /* A name can be made to run on into what was replaced, or into the header; from a server that means no good. */
+    return dns_message_check(out, *out_len, &edns, &end) == 0 ? 0 : -EBADMSG;
 }
