@@ -132,14 +132,20 @@ static int run(const struct dns_args *args, struct proxy_options *proxy_options)
 
 int cmd_dns(struct proxy_options *proxy_options, int argc, char **argv)
 {
-    struct dns_args args;
-    int rc = dns_args_parse(argc, argv, proxy_options, &args);
+    struct dns_args *args = malloc(sizeof *args);
+    int rc;
 
-    if (rc == 0 && args.help) {
+    if (args == NULL) {
+        say(name, "out of memory");
+        return CLI_EXIT_REMOTE;
+    }
+    rc = dns_args_parse(argc, argv, proxy_options, args);
+    if (rc == 0 && args->help) {
         rc = command_print_help(name, help_text);
     } else if (rc == 0) {
-        rc = run(&args, proxy_options);
+        rc = run(args, proxy_options);
     }
-    dns_args_done(&args);
+    dns_args_done(args);
+    free(args);
     return rc;
 }

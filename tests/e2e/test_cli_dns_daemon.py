@@ -1,5 +1,6 @@
 """`socks6 dns` and `socks6 dns --listen` with the real daemon between them and a name server made of Python."""
 
+import random
 import re
 import subprocess
 
@@ -10,6 +11,7 @@ import pytest
 
 from cli_peers import DEADLINE, client_environment, client_path
 from dns_peers import RECORDS, NameServer, answering, comparable, rrset
+from lib import isolate
 from lib.net import wait_until
 from test_cli_dns_listen import Local, query
 
@@ -113,6 +115,17 @@ def test_kdig_and_dnspython(proxy):
         assert done.stdout.splitlines() == [b"10 mx.x.test.", b"2001:db8::1"]
         for one in (local.udp(query("x.test", "SRV")), local.tcp(query("x.test", "SRV", use_edns=0))):
             assert one.answer == [rrset("x.test.", "SRV", "1 2 443 srv.x.test.")]
+
+
+def test_the_systems_own_look_ups(proxy, isolation, tmp_path):
+    """A machine whose resolv.conf names the local server: what getaddrinfo(3) finds."""
+    del isolation
+    addr = f"127.{random.randint(64, 127)}.{random.randint(0, 255)}.{random.randint(1, 254)}"
+    wrapper = isolate.with_files(isolate.name_files(tmp_path, [], addr))
+    with Local(url(proxy), listen=(f"{addr}:53",)):
+        done = subprocess.run([*wrapper, "getent", "ahosts", "x.test"], capture_output=True, timeout=DEADLINE, check=True)
+        assert {line.split()[0] for line in done.stdout.splitlines()} == {b"192.0.2.1", b"2001:db8::1"}
+        assert subprocess.run([*wrapper, "getent", "ahosts", "no.test"], timeout=DEADLINE, check=False).returncode == 2
 
 
 def test_a_question_without_an_answer_is_servfail_in_time(proxy):
