@@ -401,7 +401,15 @@ int dialer_open(struct loop *loop, const struct dialer_config *config, dialer_do
 void dialer_add(struct dialer *dialer, const struct socks6_addr *addr)
 {
     struct destination destination;
-    if (destination_from_addr(addr, &destination)) {
+    size_t count = 0;
+
+    if (!destination_from_addr(addr, &destination)) {
+        return;
+    }
+    for (size_t i = 0; i < dialer->eyeballs.count; i++) {
+        count += dialer->candidates[i].destination.family == destination.family;
+    }
+    if (count < DIALER_ADDRESSES_MAX / 2) { /* a long answer must not keep the other family out */
         happy_eyeballs_add(&dialer->eyeballs, &destination, loop_now_ms(dialer->loop));
     }
 }

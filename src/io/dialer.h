@@ -20,7 +20,7 @@ struct dialer;
 /* Both families have answered, and there was no address at all. */
 #define DIALER_NO_ADDRESS 10002
 
-/* Addresses that are tried; those beyond are ignored. */
+/* Addresses that are tried; with dialer_add() half of them for each family. Those beyond are ignored. */
 #define DIALER_ADDRESSES_MAX 64
 
 /*

@@ -638,6 +638,28 @@ static void test_addresses_may_come_later(void **state)
     (void)close(listener);
 }
 
+static void test_long_answer_leaves_room_for_the_other_family(void **state)
+{
+    (void)state;
+    struct socks6_addr addr, refusing[DIALER_ADDRESSES_MAX];
+    int listener = listen_at(&addr);
+    for (uint8_t i = 0; i < DIALER_ADDRESSES_MAX; i++) {
+        refusing[i] = ipv6(9);
+        refusing[i].u.ipv6[0] = 0xff; /* no TCP towards multicast: fails at once */
+        refusing[i].u.ipv6[14] = i;
+    }
+    race();
+    open_dialer(LIMIT_MS);
+    add6(refusing, DIALER_ADDRESSES_MAX);
+    harness_run_until_quiet(call.loop);
+    add4(&addr, 1);
+    harness_run_until(call.loop, is_over, &call);
+    assert_true(call.result.fd >= 0);
+    assert_int_equal(call.result.attempts, DIALER_ADDRESSES_MAX / 2 + 1);
+    (void)close(call.result.fd);
+    (void)close(listener);
+}
+
 static void test_no_address_is_told(void **state)
 {
     (void)state;
@@ -865,6 +887,7 @@ int main(void)
         DIALER_TEST(test_race_without_a_live_address_ends_in_time),
         DIALER_TEST(test_no_descriptor_in_a_race_leaves_the_others_running),
         DIALER_TEST(test_addresses_may_come_later),
+        DIALER_TEST(test_long_answer_leaves_room_for_the_other_family),
         DIALER_TEST(test_no_address_is_told),
         DIALER_TEST(test_remembered_address_goes_first),
         DIALER_TEST(test_cancelled_race_leaves_nothing),
