@@ -569,7 +569,7 @@ static void test_race_without_a_live_address_ends_in_time(void **state)
 {
     (void)state;
     struct black_hole hole;
-    struct socks6_addr addrs[20], refusing;
+    static struct socks6_addr addrs[20], refusing;
     black_hole_open(&hole);
     int holder = refuse_at(&refusing);
     for (uint8_t i = 0; i < 20; i++) {
@@ -641,7 +641,7 @@ static void test_addresses_may_come_later(void **state)
 static void test_long_answer_leaves_room_for_the_other_family(void **state)
 {
     (void)state;
-    struct socks6_addr addr, refusing[DIALER_ADDRESSES_MAX];
+    static struct socks6_addr addr, refusing[DIALER_ADDRESSES_MAX];
     int listener = listen_at(&addr);
     for (uint8_t i = 0; i < DIALER_ADDRESSES_MAX; i++) {
         refusing[i] = ipv6(9);
