@@ -40,6 +40,8 @@ services()
         nginx-light) command -v nginx >/dev/null || echo nginx ;;
         dante-server) command -v danted >/dev/null || echo danted ;;
         haproxy) command -v haproxy >/dev/null || echo haproxy ;;
+        unbound) command -v unbound >/dev/null || echo unbound ;;
+        nsd) command -v nsd >/dev/null || echo nsd ;;
         esac
     done
 }

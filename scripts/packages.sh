@@ -4,20 +4,19 @@
 #
 # Nothing is asked of apt when nothing is missing: one dpkg-query is all that a usual call costs.
 
-packages_build='gcc libc6-dev meson ninja-build pkg-config libyaml-dev'
+packages_build='gcc libc6-dev meson ninja-build pkg-config libyaml-dev libssl-dev'
 packages_lint='clang-format clang-tidy clang shellcheck python3'
 packages_fuzz='clang libclang-rt-14-dev'
 packages_bench='python3 iproute2'
 packages_test='clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev scdoc mandoc shellcheck gcovr
     python3-pytest python3-pytest-timeout curl openssh-client openssh-server nginx-light iproute2 nftables
-    netbase microsocks dante-server openssl bind9-dnsutils knot-dnsutils
-    python3-dnspython'
+    netbase microsocks dante-server openssl unbound nsd bind9-dnsutils knot-dnsutils python3-dnspython'
 
 # What benchmarks compare with and look with. They do without what is missing, and say so.
 extras_bench='dante-server microsocks haproxy nginx-light libnginx-mod-stream linux-perf strace'
 
 # Those of the above whose installation would start a server.
-server_packages='openssh-server nginx-light libnginx-mod-stream dante-server haproxy'
+server_packages='openssh-server nginx-light libnginx-mod-stream dante-server haproxy unbound nsd'
 
 # Prints those of its arguments that are not installed.
 missing_packages()

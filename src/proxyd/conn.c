@@ -396,16 +396,18 @@ static void on_dns_relayed(struct dns_relay_job *job, const struct connect_outco
     (void)conn_run(conn, take_outcome(conn, outcome));
 }
 
-static enum step start_dns(struct conn *conn, const struct socks6_addr *addr)
+static enum step start_dns(struct conn *conn, const struct socks6_addr *asked)
 {
+    struct socks6_addr addr = *asked; /* may be a name that is a number, or an IPv4-mapped address */
     const struct policy_request request = {
         .client = &conn->entry.client,
         .user = conn->entry.user,
         .command = SOCKS6_COMMAND_CONNECT,
-        .addr = addr,
+        .addr = &addr,
     };
     struct connect_outcome outcome;
 
+    socks6_addr_normalize(&addr);
     conn->phase = CONNECTING;
     conn->dns_job.loop = conn->worker->loop;
     conn->dns_job.dns = conn->worker->dns;

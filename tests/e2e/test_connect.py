@@ -149,7 +149,8 @@ def test_a_resolver_slower_than_the_connect_limit_is_code_1(daemon, names, proto
     expect_code(proxy.addr, protocol, "x.silent.test", 80, s6.FAILURE)
 
 
-def test_the_dns_service_that_is_not_there_is_code_5(proxy):
+def test_the_dns_service_that_is_not_there_is_code_5(daemon):
+    proxy = daemon(dns={"service": False})
     for host in ("0.0.0.0", "::", b"0.0.0.0", b"::", "::ffff:0.0.0.0"):
         expect_code(proxy.addr, "socks6", host, 53, s6.REFUSED)
 
