@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Writes the seeds of the wire decoders' fuzz targets, fuzz/corpus/TARGET/NAME, from tests/vectors/*.hex.
+"""Writes the seeds of the wire decoders' fuzz targets, fuzz/corpus/TARGET/NAME, from tests/vectors/*.hex, and those of
+the DNS targets.
 
 usage: make_corpus.py            write what is missing or differs
        make_corpus.py --check    TAP: is each seed there and as its vector says? Other files are left alone, in both
@@ -9,6 +10,7 @@ The targets' inputs begin with a byte that chooses a variant; here it is made fr
 """
 import os
 import re
+import struct
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -67,6 +69,71 @@ def seeds():
                 suffix = f"-{choice}" if len(choices) > 1 else ""
                 if len(data) <= SEED_MAX:
                     found[os.path.join(target, name + suffix)] = bytes([choice]) + bytes(data)
+    return found | dns_seeds()
+
+
+# DNS ------------------------------------------------------------------------------------------------------------------
+
+
+def dns_name(text):
+    return b"".join(bytes([len(label)]) + label.encode() for label in text.split(".") if label) + b"\0"
+
+
+def dns_record(owner, rdtype, rdata, ttl=300, rdclass=1):
+    return owner + struct.pack("!HHIH", rdtype, rdclass, ttl, len(rdata)) + rdata
+
+
+def dns_opt(options=b"", flags=0x8000, udp_len=1232):
+    return dns_record(b"\0", 41, options, flags, udp_len)
+
+
+def dns_message(name, rdtype=1, flags=0x0100, sections=((), (), ()), identity=0x1234, questions=1):
+    head = struct.pack("!HHHHHH", identity, flags, questions, *(len(section) for section in sections))
+    body = b"".join(record for section in sections for record in section)
+    return head + dns_name(name) + struct.pack("!HH", rdtype, 1) + body
+
+
+def dns_seeds():
+    """Messages, each for all three variants of dns_message; streams of them for dns_service; texts for dns_files."""
+    here = b"\xc0\x0c"
+    option = lambda code, data: struct.pack("!HH", code, len(data)) + data
+    soa = dns_name("ns.example") + dns_name("me.example") + struct.pack("!IIIII", 1, 2, 3, 4, 60)
+    a = dns_record(here, 1, b"\xc0\0\2\1")
+    messages = {
+        "query": dns_message("www.example"),
+        "query-edns": dns_message("www.example", 65, sections=((), (), (dns_opt(),))),
+        "query-options": dns_message("WWW.example", sections=((), (), (dns_opt(
+            option(8, b"\0\1\x18\0\xc0\0\2") + option(10, b"12345678") + option(11, b"") + option(12, b"\0" * 9)),))),
+        "query-localhost": dns_message("localhost"),
+        "query-axfr": dns_message("example", 252),
+        "query-update": dns_message("example", 6, 0x2800),
+        "query-version": dns_message("example", sections=((), (), (dns_opt(flags=0x10000),))),
+        "query-two": dns_message("example", questions=2),
+        "answer": dns_message("www.example", flags=0x8180, sections=((a, a), (), (dns_opt(option(15, b"\0\3")),))),
+        "answer-chain": dns_message("www.example", flags=0x8180, sections=(
+            (dns_record(here, 5, b"\1x\xc0\x10"), dns_record(b"\xc0\x29", 1, b"\xc0\0\2\1")), (), ())),
+        "answer-negative": dns_message("no.example", flags=0x8183, sections=((), (dns_record(here, 6, soa),), (dns_opt(),))),
+        "answer-opt-first": dns_message("www.example", 15, 0x8180, ((), (), (
+            dns_opt(), dns_record(here, 15, b"\0\x0a\4mail\xc0\x0c"), dns_record(b"\xc0\x3a", 1, b"\xc0\0\2\1")))),
+        "answer-loop": dns_message("www.example", flags=0x8180, sections=((b"\xc0\x1d" + a[2:],), (), ())),
+        "answer-error": struct.pack("!HHHHHH", 1, 0x8181, 0, 0, 0, 0),
+        "root": dns_message("", 2),
+        "long-name": dns_message(".".join(["x" * 63] * 3 + ["y" * 61])),
+    }
+    found = {f"dns_message/{name}-{variant}": bytes([variant]) + data
+             for name, data in messages.items() for variant in range(3)}
+    frame = lambda data: struct.pack("!H", len(data)) + data
+    streams = {"all": b"".join(frame(messages[name]) for name in messages if name.startswith("query")),
+               "junk": frame(b"") + frame(messages["query"]), "cut": frame(messages["query-localhost"])[:-3],
+               "response": frame(messages["query-localhost"]) + frame(messages["answer"]),
+               "many": frame(messages["query-localhost"]) * 60}
+    for name, data in streams.items():
+        for size in (0, 5, 255):
+            found[f"dns_service/{name}-{size}"] = bytes([size]) + data
+    found["dns_files/resolv.conf"] = (b"# one\nnameserver 192.0.2.1\nnameserver fe80::1%1\nnameserver [::1]:5353\n"
+                                      b"search a b\noptions timeout:3 attempts:4 rotate use-vc ndots:2 edns0\n")
+    found["dns_files/hosts"] = (b"127.0.0.1 localhost\n192.0.2.1\twww.example  a.example. # c\r\n::1 www.example\n"
+                                b"::ffff:192.0.2.3 www.example\nx y\n192.0.2.4\n")
     return found
 
 

@@ -291,14 +291,32 @@ static size_t put_question(const struct dns_request *request, uint8_t *out)
     return (size_t)question->name.len + 4;
 }
 
-static int answer_finish(const uint8_t *message, size_t len, const struct dns_edns *edns,
-                         const struct dns_request *request, uint64_t now_ms, struct dns_answer **out)
+/*
+ * TTLs will be changed. A name that leads through one by compression would then be another one, or none: such a message
+ * is malformed. (0x80 begins no label.) Spoils `message`.
+ */
+static bool ttls_are_apart(const struct dns_answer *answer, uint8_t *message)
+{
+    struct dns_edns edns;
+
+    for (size_t i = 0; i < answer->ttl_count; i++) {
+        memset(message + answer->ttls[i], 0x80, 4);
+    }
+    return dns_message_check(message, answer->message_len, &edns, NULL) == 0;
+}
+
+/* `message` is spoilt. */
+static int answer_finish(uint8_t *message, size_t len, const struct dns_edns *edns, const struct dns_request *request,
+                         uint64_t now_ms, struct dns_answer **out)
 {
     struct dns_answer *answer = answer_alloc(message, len, edns, request, now_ms);
     if (answer == NULL) {
         return -ENOMEM;
     }
     int err = survey(answer, request->question.type);
+    if (err == 0 && !ttls_are_apart(answer, message)) {
+        err = -EBADMSG;
+    }
     if (err != 0) {
         dns_answer_release(answer);
         return err;

@@ -284,7 +284,7 @@ int dns_lookup_start(struct dns_client *client, const char *name, uint16_t port,
 {
     struct dns_lookup *lookup = calloc(1, sizeof *lookup);
     struct socks6_addr addr;
-    struct dns_name wire;
+    struct dns_name wire = {.len = 0};
 
     if (lookup == NULL) {
         return -ENOMEM;

@@ -352,7 +352,7 @@ static int source_init(struct source *source, const struct dns_settings *setting
 
 int dns_follower_configure(struct dns_follower *follower, const struct dns_settings *settings)
 {
-    struct dns_servers *servers;
+    struct dns_servers *servers = NULL;
     struct source source, old;
 
     int err = source_init(&source, settings);

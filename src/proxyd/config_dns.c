@@ -224,7 +224,7 @@ static int read_service_socks5(const struct config_place *place, const struct ya
 static int read_relay(const struct config_place *place, const struct yaml_node *value, void *target)
 {
     struct config_dns *dns = target;
-    char host[SOCKS6_NAME_MAX + 8], *end;
+    char host[SOCKS6_NAME_MAX + 8], *end = host;
 
     if (value->kind == YAML_SCALAR && (strcmp(value->text, "none") == 0 || strcmp(value->text, "off") == 0)) {
         dns->relay.type = 0;

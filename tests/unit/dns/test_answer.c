@@ -508,6 +508,23 @@ static void test_malformed_answer_is_no_answer(void **state)
     assert_null(answer);
 }
 
+static void test_names_through_ttls_are_malformed(void **state)
+{
+    struct dns_request request = question_of("www.example", 1);
+    struct dns_answer *answer = NULL;
+    (void)state;
+
+    draft_response(&draft, 1, 0, "www.example", 1);
+    size_t begin = draft.len;
+    draft_a(&draft, "", 0x01780000, "192.0.2.1"); /* its TTL reads as the name "x." */
+    size_t second = draft.len;
+    draft_a(&draft, "", 300, "192.0.2.1");
+    assert_int_equal(dns_answer_new(draft.bytes, draft.len, &request, NOW_MS, &answer), 0);
+    dns_answer_release(answer);
+    dns_put16(draft.bytes + second, 0xc000u | (unsigned)(begin + 6));
+    assert_int_equal(dns_answer_new(draft.bytes, draft.len, &request, NOW_MS, &answer), -EBADMSG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -526,6 +543,7 @@ int main(void)
         cmocka_unit_test(test_error_without_question_gets_ours),
         cmocka_unit_test(test_longest_answer_passes_whole),
         cmocka_unit_test(test_malformed_answer_is_no_answer),
+        cmocka_unit_test(test_names_through_ttls_are_malformed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,36 @@
+/*
+ * resolv.conf and hosts: any bytes are read; servers are addresses, numbers are within their bounds, and the names of a
+ * hosts file are found again.
+ */
+#include <string.h>
+
+#include "dns/hosts.h"
+#include "dns/resolv_conf.h"
+#include "fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const struct siphash_key key = {1, 2};
+    struct socks6_addr addrs[HOSTS_ADDRESSES_MAX];
+    struct resolv_conf conf;
+    struct dns_name name;
+    bool found;
+
+    resolv_conf_parse((const char *)data, size, &conf);
+    require(conf.server_count >= 1 && conf.server_count <= RESOLV_CONF_SERVERS_MAX, "there is a server");
+    for (size_t i = 0; i < conf.server_count; i++) {
+        require(conf.servers[i].ss_family == AF_INET || conf.servers[i].ss_family == AF_INET6, "it has an address");
+    }
+    require(conf.timeout_s >= 1 && conf.timeout_s <= 30 && conf.attempts >= 1 && conf.attempts <= 5, "bounds hold");
+
+    struct hosts *hosts = hosts_parse((const char *)data, size, &key);
+    require(hosts != NULL, "there is memory");
+    require(dns_name_parse("www.example", &name) == 0, "the name is one");
+    size_t count = hosts_find(hosts, &name, SOCKS6_ADDR_IPV4, addrs, &found);
+    require(count <= HOSTS_ADDRESSES_MAX && (count == 0 || found), "what has addresses is there");
+    for (size_t i = 0; i < count; i++) {
+        require(addrs[i].type == SOCKS6_ADDR_IPV4 && addrs[i].len == 4, "they are of the family");
+    }
+    hosts_free(hosts);
+    return 0;
+}
