@@ -144,6 +144,5 @@ int dial_attempt_finish(int fd, const struct destination *to, struct socks6_addr
     if (destination_from_addr(local, &own) && destination_equal(&own, to)) {
         return ECONNREFUSED;
     }
-    sock_set_user_timeout(fd, SOCK_USER_TIMEOUT_MS);
     return 0;
 }

@@ -39,8 +39,9 @@ struct dialer {
     dialer_done *done;
     void *user;
     bool is_over;
-    int fd;    /* connected; -1 = none */
-    int error; /* what says most so far; 0 = nothing failed yet */
+    int fd;         /* connected; -1 = none */
+    bool is_parked; /* fd */
+    int error;      /* what says most so far; 0 = nothing failed yet */
     struct socks6_addr local;
     unsigned attempt_count; /* made so far */
     size_t last;            /* the last one's candidate */
@@ -75,6 +76,7 @@ static void note_error(struct dialer *dialer, int error)
 static void deliver(struct dialer *dialer)
 {
     struct dialer_result result = {
+        .is_parked = dialer->is_parked,
         .fd = dialer->fd,
         .attempts = dialer->attempt_count,
         .unavailable_count = dialer->unavailable_count,
@@ -173,9 +175,10 @@ static void close_place(struct attempt *place)
     loop_close(place->dialer->loop, &place->io);
 }
 
-static void take_connection(struct dialer *dialer, size_t index, int fd)
+static void take_connection(struct dialer *dialer, size_t index, int fd, bool is_parked)
 {
     dialer->fd = fd;
+    dialer->is_parked = is_parked;
     dialer->last = index;
     happy_eyeballs_connected(&dialer->eyeballs, index);
 }
@@ -214,14 +217,14 @@ static void start_attempt(struct dialer *dialer, size_t index)
         place->dialer = dialer;
         place->index = index;
         place->io = (struct loop_io){.ready = on_ready, .fd = fd};
-        rc = loop_add(dialer->loop, &place->io, EPOLLOUT);
+        rc = loop_add(dialer->loop, &place->io, EPOLLOUT | EPOLLONESHOT);
         if (rc < 0) {
             place->io.fd = -1;
         }
     } else if (rc > 0) {
         rc = -dial_attempt_finish(fd, to, &dialer->local);
         if (rc == 0) {
-            take_connection(dialer, index, fd);
+            take_connection(dialer, index, fd, false);
         }
     }
     if (rc < 0) {
@@ -301,8 +304,8 @@ static void on_ready(struct loop_io *io, uint32_t events)
     (void)events;
     int error = dial_attempt_finish(fd, &dialer->candidates[place->index].destination, &dialer->local);
     if (error == 0) {
-        loop_remove(dialer->loop, &place->io);
-        take_connection(dialer, place->index, fd);
+        loop_park(dialer->loop, &place->io);
+        take_connection(dialer, place->index, fd, true);
     } else {
         loop_close(dialer->loop, &place->io);
         take_failure(dialer, place->index, error);

@@ -44,7 +44,8 @@ struct dialer_config {
 };
 
 struct dialer_result {
-    int fd;                   /* connected, non-blocking, options set, not registered with the loop; -1 = failed */
+    int fd;                   /* connected, non-blocking, sock_set_dialling_options() made; -1 = failed */
+    bool is_parked;           /* fd: registered with the loop still, see loop_park(); else not registered */
     int error;                /* 0; or the errno (or DIALER_...) that says most of all attempts: see dialer.c */
     struct socks6_addr peer;  /* address connected to; or the last one tried; type 0 if none was tried */
     struct socks6_addr local; /* our end, if connected */

@@ -254,6 +254,12 @@ void loop_close(struct loop *loop, struct loop_io *io)
     io->fd = -1;
 }
 
+void loop_park(struct loop *loop, struct loop_io *io)
+{
+    purge_batch(loop, io);
+    io->fd = -1;
+}
+
 void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t delay_ms)
 {
     uint64_t now = loop_now_ms(loop);

@@ -88,6 +88,13 @@ void loop_remove(struct loop *loop, struct loop_io *io);
  */
 void loop_close(struct loop *loop, struct loop_io *io);
 
+/*
+ * For a descriptor registered with EPOLLONESHOT whose event has come: the kernel reports no more of it, and it stays
+ * registered for its next owner, who calls loop_modify() where loop_add() would be called otherwise, or closes it. Sets
+ * io->fd to -1. No system call.
+ */
+void loop_park(struct loop *loop, struct loop_io *io);
+
 /* Arms, or arms anew, `delay_ms` from now. No system call. */
 void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t delay_ms);
 /* No effect on a timer that is not armed. */

@@ -456,8 +456,9 @@ int relay_start(struct relay *relay, const struct relay_start *start)
         rc = send_early(relay, start->early, start->early_len);
     }
     if (rc == 0) {
-        /* Registering makes epoll report what holds already. */
-        rc = loop_add(loop, &relay->legs[RELAY_B].io, RELAY_EVENTS);
+        /* Either makes epoll report what holds already. */
+        struct loop_io *io = &relay->legs[RELAY_B].io;
+        rc = start->b_is_parked ? loop_modify(loop, io, RELAY_EVENTS) : loop_add(loop, io, RELAY_EVENTS);
     }
     if (rc < 0) {
         relay_refuse(relay, start->fd_b);

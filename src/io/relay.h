@@ -92,7 +92,8 @@ struct relay *relay_of_socket_a(struct loop_io *io);
 #define RELAY_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
 
 struct relay_start {
-    int fd_b;                          /* non-blocking, connected, not registered */
+    int fd_b;                          /* non-blocking, connected; not registered, or parked */
+    bool b_is_parked;                  /* see loop_park() */
     uint32_t events_a;                 /* what the loop has reported of A and was not used up */
     const struct relay_limits *limits; /* borrowed while the relay lives */
     bool may_splice;                   /* once a stream is bulk, splice(2) moves it, if there is a pipe */

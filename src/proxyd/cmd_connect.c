@@ -139,6 +139,7 @@ static void on_dialed(void *user, const struct dialer_result *result)
     if (result->fd >= 0) {
         outcome_init(&outcome, SOCKS6_REPLY_SUCCESS, "");
         outcome.fd = result->fd;
+        outcome.fd_is_parked = result->is_parked;
         outcome.bound = result->local;
     } else if (result->attempts == 0 && job->addr.type == SOCKS6_ADDR_NAME) {
         outcome_without_address(job, result, &outcome);

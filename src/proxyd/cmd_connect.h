@@ -19,6 +19,7 @@
 struct connect_outcome {
     enum socks6_reply_code code;
     int fd;                                             /* connected; -1 unless `code` is success. The receiver's. */
+    bool fd_is_parked;                                  /* see loop_park() */
     struct socks6_addr bound;                           /* our end */
     struct socks6_addr dialled;                         /* type 0: nothing was dialled */
     const char *why;                                    /* for the log: static */

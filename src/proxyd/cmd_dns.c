@@ -37,6 +37,7 @@ static void on_dialed(void *user, const struct dialer_result *result)
         static const uint8_t unspecified[4];
         outcome_init(&outcome, SOCKS6_REPLY_SUCCESS, "");
         outcome.fd = result->fd;
+        outcome.fd_is_parked = result->is_parked;
         outcome.bound = socks6_addr_ipv4(unspecified, 0);
     } else if (result->attempts == 0) {
         outcome_init(&outcome, SOCKS6_REPLY_FAILURE, "the DNS server's name has no address");

@@ -58,6 +58,7 @@ struct conn {
     uint16_t place;      /* of the listener */
     uint8_t protocols;
     bool readable, writable;
+    bool server_is_parked; /* see loop_park() */
     bool client_eof;
     bool has_door;    /* there was a first byte */
     bool holds;       /* CONNECTING: what the door has to say may wait for the reply */
@@ -260,6 +261,7 @@ static enum step start_relaying(struct conn *conn)
 {
     struct relay_start start = {
         .fd_b = conn->server_fd,
+        .b_is_parked = conn->server_is_parked,
         .events_a = conn->odd_events | (conn->readable ? EPOLLIN : 0u) | (conn->writable ? EPOLLOUT : 0u),
         .early = conn->pending,
         .early_len = conn->pending_len,
@@ -346,6 +348,7 @@ static enum step take_outcome(struct conn *conn, const struct connect_outcome *o
 {
     count_outcome(&conn->worker->stats, outcome);
     conn->server_fd = outcome->fd;
+    conn->server_is_parked = outcome->fd_is_parked;
     conn->entry.dialled = outcome->dialled;
     conn->entry.rule_line = outcome->rule_line;
     if (outcome->code != SOCKS6_REPLY_SUCCESS) {

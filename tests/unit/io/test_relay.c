@@ -42,6 +42,42 @@ static void test_both_ways_deliver_everything(void **state)
     world_close(&world);
 }
 
+static void on_first_event(struct loop_io *io, uint32_t events)
+{
+    (void)events;
+    io->ready = NULL; /* a second one would crash */
+}
+
+/* As the dialer leaves it. What came meanwhile is found. */
+static void test_parked_socket_is_taken_over(void **state)
+{
+    struct world world;
+    (void)state;
+    world_open(&world);
+    struct loop_io io = {.ready = on_first_event, .fd = world.fd_b};
+    assert_int_equal(loop_add(world.loop, &io, EPOLLOUT | EPOLLONESHOT), 0);
+    harness_run_until_quiet(world.loop);
+    assert_null(io.ready);
+    loop_park(world.loop, &io);
+    assert_int_equal(io.fd, -1);
+    world.server.to_send = 5000;
+    world.server.shuts_when_sent = true;
+    peer_pump(&world.server);
+    harness_run_until_quiet(world.loop);
+
+    world.b_is_parked = true;
+    world_start(&world, NULL, 0);
+    harness_run_until(world.loop, world_client_has_eof, &world);
+    assert_int_equal(world.client.received, 5000);
+    world.client.to_send = 3 * MIB;
+    world.client.shuts_when_sent = true;
+    peer_pump(&world.client);
+    harness_run_until(world.loop, world_is_over, &world);
+    assert_int_equal(world.server.received, 3 * MIB);
+    assert_int_equal(world.result.end, RELAY_DONE);
+    world_close(&world);
+}
+
 static void test_half_close_of_client_lets_server_answer(void **state)
 {
     struct world world;
@@ -509,6 +545,7 @@ int main(int argc, char **argv)
     world_init(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_both_ways_deliver_everything),
+        cmocka_unit_test(test_parked_socket_is_taken_over),
         cmocka_unit_test(test_half_close_of_client_lets_server_answer),
         cmocka_unit_test(test_half_close_of_server_lets_client_go_on),
         cmocka_unit_test(test_data_and_fin_in_one_wakeup_are_delivered),

@@ -9,6 +9,8 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 
 #include "io/relay_internal.h"
@@ -37,6 +39,35 @@ static void send_from_client(struct world *world, uint64_t len)
 {
     world->client.to_send += len;
     peer_pump(&world->client);
+}
+
+static int int_option(int fd, int level, int name)
+{
+    int value = -1;
+    socklen_t len = sizeof value;
+    assert_int_equal(getsockopt(fd, level, name, &value, &len), 0);
+    return value;
+}
+
+/* Not before: most connections are over by then. The accepted side has them from its listener. */
+static void test_after_a_second_the_dialled_side_gets_what_finds_dead_peers(void **state)
+{
+    struct world world;
+    (void)state;
+    world_open(&world);
+    const int off = 0;
+    assert_int_equal(setsockopt(world.fd_b, SOL_SOCKET, SO_KEEPALIVE, &off, sizeof off), 0);
+    sock_set_user_timeout(world.fd_b, 0);
+    world_start(&world, NULL, 0);
+    world_run_for(&world, 500);
+    assert_int_equal(int_option(world.fd_b, SOL_SOCKET, SO_KEEPALIVE), 0);
+    world_run_for(&world, 1000);
+    assert_int_equal(int_option(world.fd_b, SOL_SOCKET, SO_KEEPALIVE), 1);
+    assert_int_equal(int_option(world.fd_b, IPPROTO_TCP, TCP_KEEPIDLE), SOCK_KEEPALIVE_S);
+    assert_int_equal(int_option(world.fd_b, IPPROTO_TCP, TCP_KEEPINTVL), SOCK_KEEPALIVE_INTERVAL_S);
+    assert_int_equal(int_option(world.fd_b, IPPROTO_TCP, TCP_KEEPCNT), SOCK_KEEPALIVE_COUNT);
+    assert_int_equal(harness_user_timeout(world.fd_b), SOCK_USER_TIMEOUT_MS);
+    world_close(&world);
 }
 
 static void test_idle_limit_ends_with_resets(void **state)
@@ -256,6 +287,7 @@ int main(int argc, char **argv)
 {
     world_init(argc, argv);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_after_a_second_the_dialled_side_gets_what_finds_dead_peers),
         cmocka_unit_test(test_idle_limit_ends_with_resets),
         cmocka_unit_test(test_short_idle_limit_is_exact),
         cmocka_unit_test(test_traffic_puts_the_idle_limit_off),

@@ -113,6 +113,7 @@ int world_try_start(struct world *world, const uint8_t *early, size_t early_len)
 {
     const struct relay_start start = {
         .fd_b = world->fd_b,
+        .b_is_parked = world->b_is_parked,
         .limits = &world->limits,
         .may_splice = world_splices,
         .early = early,

@@ -19,6 +19,7 @@ struct world {
     struct relay_shared *shared;
     struct relay *relay; /* NULL before the start and after the end */
     int fd_a, fd_b;      /* the relay's once it is started */
+    bool b_is_parked;
     struct peer client, server;
     struct relay_limits limits;
     bool is_over;
