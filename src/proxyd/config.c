@@ -26,12 +26,31 @@ bool config_is_open(const struct config *config)
     return snapshot_of(config)->open;
 }
 
+void config_set_verbosity(const struct config *config, enum config_verbosity verbosity)
+{
+    struct config_log *log = &snapshot_of(config)->config.log;
+
+    switch (verbosity) {
+    case CONFIG_AS_CONFIGURED:
+        break;
+    case CONFIG_QUIET:
+        log->level = log->level < CONFIG_LOG_WARNING ? log->level : CONFIG_LOG_WARNING;
+        log->access = false;
+        break;
+    case CONFIG_VERBOSE:
+        log->level = CONFIG_LOG_DEBUG;
+        break;
+    }
+}
+
 static void snapshot_free(struct config_snapshot *snapshot)
 {
     if (snapshot == NULL) {
         return;
     }
     policy_free(snapshot->config.policy);
+    config_log_done(&snapshot->config.log);
+    free(snapshot->config.status.path);
     free(snapshot->config.listeners);
     config_dns_done(&snapshot->config.dns);
     free(snapshot);
@@ -80,9 +99,7 @@ static struct config_snapshot *snapshot_new(void)
         .legacy = true,
     };
     config_dns_init(&snapshot->config.dns);
-    snapshot->config.log_format = CONFIG_LOG_TEXT;
-    snapshot->config.log_level = CONFIG_LOG_INFO;
-    snapshot->config.log_access = true;
+    config_log_init(&snapshot->config.log);
     snapshot->config.policy = policy_new();
     atomic_init(&snapshot->references, 1);
     if (snapshot->config.policy == NULL) {

@@ -28,8 +28,64 @@ struct config_listener {
     unsigned line;              /* in the file; 0 = built in or from the command line */
 };
 
-enum config_log_format { CONFIG_LOG_TEXT, CONFIG_LOG_JSON };
+/* AUTO is JOURNALD where the output is the journal's socket, and TEXT elsewhere. */
+enum config_log_format { CONFIG_LOG_TEXT, CONFIG_LOG_JSON, CONFIG_LOG_JOURNALD, CONFIG_LOG_AUTO };
 enum config_log_level { CONFIG_LOG_ERROR, CONFIG_LOG_WARNING, CONFIG_LOG_INFO, CONFIG_LOG_DEBUG };
+enum config_log_target { CONFIG_LOG_STDERR, CONFIG_LOG_STDOUT, CONFIG_LOG_FILE };
+
+struct config_log_output {
+    enum config_log_target target;
+    char *path; /* of a FILE: absolute; else NULL */
+    enum config_log_format format;
+};
+
+/* X(name): what an access line can tell; the name stands in `log.access.fields` and in the line. */
+#define CONFIG_LOG_FIELDS(X)                                                                                           \
+    X(id)                                                                                                              \
+    X(client)                                                                                                          \
+    X(listener)                                                                                                        \
+    X(protocol)                                                                                                        \
+    X(user)                                                                                                            \
+    X(command)                                                                                                         \
+    X(asked)                                                                                                           \
+    X(dialled)                                                                                                         \
+    X(reply)                                                                                                           \
+    X(bytes_up)                                                                                                        \
+    X(bytes_down)                                                                                                      \
+    X(duration_ms)                                                                                                     \
+    X(reason)                                                                                                          \
+    X(rule)
+
+enum config_log_field {
+#define CONFIG_LOG_FIELD_ENUM(name) CONFIG_LOG_FIELD_##name,
+    CONFIG_LOG_FIELDS(CONFIG_LOG_FIELD_ENUM)
+#undef CONFIG_LOG_FIELD_ENUM
+        CONFIG_LOG_FIELD_COUNT
+};
+
+/* Which fields, in which order, each at most once. */
+struct config_log_fields {
+    uint8_t order[CONFIG_LOG_FIELD_COUNT]; /* enum config_log_field */
+    uint8_t count;
+};
+
+struct config_log {
+    enum config_log_level level;
+    struct config_log_output daemon;
+    bool access; /* a line for each connection */
+    struct config_log_output access_output;
+    struct config_log_fields fields;
+};
+
+/* What the command line makes of the log: -q, -v. */
+enum config_verbosity { CONFIG_AS_CONFIGURED, CONFIG_QUIET, CONFIG_VERBOSE };
+
+/* A Unix socket at which the daemon tells what it does. AUTO: where config_status_path() says, if that can be. */
+enum config_status_kind { CONFIG_STATUS_AUTO, CONFIG_STATUS_NONE, CONFIG_STATUS_PATH };
+struct config_status {
+    enum config_status_kind kind;
+    char *path; /* of PATH: absolute; else NULL */
+};
 
 /* How bulk streams are moved: AUTO splices where no end is on this host. */
 enum config_relay { CONFIG_RELAY_AUTO, CONFIG_RELAY_COPY, CONFIG_RELAY_SPLICE };
@@ -89,9 +145,8 @@ struct config {
     struct config_limits limits;
     struct config_happy_eyeballs happy_eyeballs;
     struct config_dns dns;
-    enum config_log_format log_format;
-    enum config_log_level log_level;
-    bool log_access;
+    struct config_log log;
+    struct config_status status;
     struct policy *policy; /* rules; never NULL */
 };
 
@@ -108,6 +163,15 @@ struct config_error {
  */
 SOCKS6_MUST_CHECK int config_load(const char *path, const char *const *listen, size_t listen_count,
                                   const struct config **out, struct config_error *error);
+
+/* Applies -q and -v. Only before anybody else has the snapshot. */
+void config_set_verbosity(const struct config *config, enum config_verbosity verbosity);
+
+/*
+ * Where the status socket is, or would be: at most `size` - 1 bytes in `buf`, or false if there is none. AUTO is
+ * /run/socks6d.sock for root, and socks6d.sock in XDG_RUNTIME_DIR for other users, who have none without it.
+ */
+SOCKS6_MUST_CHECK bool config_status_path(const struct config_status *status, char *buf, size_t size);
 
 /* Counted references; any thread. Release takes NULL. */
 const struct config *config_retain(const struct config *config);

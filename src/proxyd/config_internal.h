@@ -41,6 +41,14 @@ SOCKS6_MUST_CHECK int config_read_rules(const struct config_place *place, const 
 /* The value of `happy_eyeballs:`; `target` is the struct config_draft. */
 SOCKS6_MUST_CHECK int config_read_happy_eyeballs(const struct config_place *place, const struct yaml_node *value,
                                                  void *target);
+/* The value of `log:`; `log` has the defaults before. */
+SOCKS6_MUST_CHECK int config_read_log(const struct config_place *place, const struct yaml_node *node,
+                                      struct config_log *log);
+/* The value of `status:`; the same. */
+SOCKS6_MUST_CHECK int config_read_status(const struct config_place *place, const struct yaml_node *node,
+                                         struct config_status *status);
+void config_log_init(struct config_log *log);
+void config_log_done(struct config_log *log);
 
 /* The value of `dns:`, as above. */
 SOCKS6_MUST_CHECK int config_read_dns(const struct config_place *place, const struct yaml_node *value, void *target);
@@ -69,6 +77,10 @@ extern const struct config_section config_sections[];
 extern const struct config_section config_rule_section;
 extern const struct config_section config_dns_section;
 extern const struct config_section config_happy_eyeballs_section;
+extern const struct config_key config_log_keys[], config_access_keys[], config_status_keys[];
+#define CONFIG_LOG_KEY_COUNT 4
+#define CONFIG_ACCESS_KEY_COUNT 3
+#define CONFIG_STATUS_KEY_COUNT 1
 
 /* Names that stand in the file, each list ends in NULL. */
 extern const char *const config_protocol_names[]; /* [i] is the bit 1 << i of enum config_protocol */
@@ -76,5 +88,7 @@ extern const char *const config_level_names[];    /* [enum config_log_level] */
 extern const char *const config_prefer_names[];   /* [enum destination_preference] */
 extern const char *const config_format_names[];   /* [enum config_log_format] */
 extern const char *const config_relay_names[];    /* [enum config_relay] */
+extern const char *const config_target_names[];   /* [enum config_log_target], without FILE */
+extern const char *const config_field_names[];    /* [enum config_log_field] */
 
 #endif

@@ -9,13 +9,9 @@
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 const char *const config_protocol_names[] = {"socks4", "socks5", "socks6", NULL};
-const char *const config_level_names[] = {"error", "warning", "info", "debug", NULL};
-const char *const config_format_names[] = {"text", "json", NULL};
 const char *const config_relay_names[] = {"auto", "copy", "splice", NULL};
 
 _Static_assert(CONFIG_SOCKS4 == 1u << 0 && CONFIG_SOCKS5 == 1u << 1 && CONFIG_SOCKS6 == 1u << 2, "protocol names");
-_Static_assert(CONFIG_LOG_ERROR == 0 && CONFIG_LOG_DEBUG == 3, "level names");
-_Static_assert(CONFIG_LOG_TEXT == 0 && CONFIG_LOG_JSON == 1, "format names");
 _Static_assert(CONFIG_RELAY_AUTO == 0 && CONFIG_RELAY_SPLICE == 2, "relay names");
 
 static int read_address(const struct config_place *place, const struct yaml_node *value, void *target)
@@ -251,48 +247,18 @@ static int read_limits(const struct config_place *place, const struct yaml_node 
     return read_mapping(place, value, limits_keys, COUNT(limits_keys), &draft->snapshot->config.limits);
 }
 
-static int read_level(const struct config_place *place, const struct yaml_node *value, void *target)
-{
-    struct config *config = target;
-    unsigned index;
-
-    if (read_choice(place, value, config_level_names, "a log level", &index) != 0) {
-        return -1;
-    }
-    config->log_level = (enum config_log_level)index;
-    return 0;
-}
-
-static int read_format(const struct config_place *place, const struct yaml_node *value, void *target)
-{
-    struct config *config = target;
-    unsigned index;
-
-    if (read_choice(place, value, config_format_names, "a log format", &index) != 0) {
-        return -1;
-    }
-    config->log_format = (enum config_log_format)index;
-    return 0;
-}
-
-static int read_access(const struct config_place *place, const struct yaml_node *value, void *target)
-{
-    struct config *config = target;
-
-    return read_bool(place, value, &config->log_access);
-}
-
-static const struct config_key log_keys[] = {
-    {"level", read_level},
-    {"format", read_format},
-    {"access", read_access},
-};
-
 static int read_log(const struct config_place *place, const struct yaml_node *value, void *target)
 {
     struct config_draft *draft = target;
 
-    return read_mapping(place, value, log_keys, COUNT(log_keys), &draft->snapshot->config);
+    return config_read_log(place, value, &draft->snapshot->config.log);
+}
+
+static int read_status(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_draft *draft = target;
+
+    return config_read_status(place, value, &draft->snapshot->config.status);
 }
 
 static const struct config_key top_keys[] = {
@@ -305,13 +271,16 @@ static const struct config_key top_keys[] = {
     {"happy_eyeballs", config_read_happy_eyeballs},
     {"dns", config_read_dns},
     {"log", read_log},
+    {"status", read_status},
 };
 
 const struct config_section config_sections[] = {
     {"", top_keys, COUNT(top_keys)},
     {"listeners", listener_keys, COUNT(listener_keys)},
     {"limits", limits_keys, COUNT(limits_keys)},
-    {"log", log_keys, COUNT(log_keys)},
+    {"log", config_log_keys, CONFIG_LOG_KEY_COUNT},
+    {"log.access", config_access_keys, CONFIG_ACCESS_KEY_COUNT},
+    {"status", config_status_keys, CONFIG_STATUS_KEY_COUNT},
     {NULL, NULL, 0},
 };
 

@@ -2,8 +2,11 @@
  * The configuration in force as YAML. Texts are double-quoted and ASCII, so that the file reads the same everywhere and
  * no terminal acts on it.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "proxyd/config_internal.h"
 
@@ -95,6 +98,41 @@ static void print_number(const char *key, uint32_t value, const char *zero, FILE
     }
 }
 
+/* What could not be made or written: -t opens nothing, and all this may change until the start. */
+static void note_path(const char *key, const char *path, bool is_written, FILE *out)
+{
+    size_t len = (size_t)(strrchr(path, '/') - path);
+    char *dir = len == 0 ? strndup("/", 1) : strndup(path, len);
+    bool is_there = is_written && (access(path, W_OK) == 0 || errno != ENOENT);
+    const char *needed = is_there ? path : dir;
+
+    if (needed != NULL && access(needed, is_there ? W_OK : W_OK | X_OK) != 0) {
+        int error = errno;
+
+        fprintf(out, "note: %s: the daemon would not start now: ", key);
+        config_print_text(needed, out);
+        fprintf(out, ": %s\n", strerrordesc_np(error));
+    }
+    free(dir);
+}
+
+static void note_paths(const struct config *config, FILE *out)
+{
+    const struct config_log *log = &config->log;
+    bool is_file = log->daemon.target == CONFIG_LOG_FILE;
+
+    if (is_file) {
+        note_path("log.output", log->daemon.path, true, out);
+    }
+    if (log->access && log->access_output.target == CONFIG_LOG_FILE &&
+        (!is_file || strcmp(log->access_output.path, log->daemon.path) != 0)) {
+        note_path("log.access.output", log->access_output.path, true, out);
+    }
+    if (config->status.kind == CONFIG_STATUS_PATH) {
+        note_path("status.socket", config->status.path, false, out);
+    }
+}
+
 void config_notes(const struct config *config, FILE *out)
 {
     const struct policy *policy = config->policy;
@@ -106,6 +144,51 @@ void config_notes(const struct config *config, FILE *out)
                     policy->rules[i].line);
         }
     }
+    note_paths(config, out);
+}
+
+static void print_output(const char *indent, const struct config_log_output *output, FILE *out)
+{
+    fprintf(out, "%sformat: %s\n%soutput: ", indent, config_format_names[output->format], indent);
+    if (output->target == CONFIG_LOG_FILE) {
+        config_print_text(output->path, out);
+    } else {
+        fputs(config_target_names[output->target], out);
+    }
+    fputc('\n', out);
+}
+
+static void print_log(const struct config_log *log, FILE *out)
+{
+    fprintf(out, "log:\n  level: %s\n", config_level_names[log->level]);
+    print_output("  ", &log->daemon, out);
+    if (!log->access) {
+        fputs("  access: false\n", out);
+        return;
+    }
+    fputs("  access:\n", out);
+    print_output("    ", &log->access_output, out);
+    fputs("    fields: [", out);
+    for (unsigned i = 0; i < log->fields.count; i++) {
+        fprintf(out, "%s%s", i == 0 ? "" : ", ", config_field_names[log->fields.order[i]]);
+    }
+    fputs("]\n", out);
+}
+
+static void print_socket(const struct config_status *status, FILE *out)
+{
+    switch (status->kind) {
+    case CONFIG_STATUS_AUTO:
+        fputs("auto", out);
+        break;
+    case CONFIG_STATUS_NONE:
+        fputs("none", out);
+        break;
+    case CONFIG_STATUS_PATH:
+        config_print_text(status->path, out);
+        break;
+    }
+    fputc('\n', out);
 }
 
 static void print_remarks(const struct policy *policy, FILE *out)
@@ -171,7 +254,8 @@ void config_print(const struct config *config, FILE *out)
     print_number("options", limits->options, "0", out);
     print_happy_eyeballs(&config->happy_eyeballs, out);
     config_print_dns(&config->dns, out);
-    fprintf(out, "log:\n  level: %s\n  format: %s\n  access: %s\n", config_level_names[config->log_level],
-            config_format_names[config->log_format], config->log_access ? "true" : "false");
+    print_log(&config->log, out);
+    fputs("status:\n  socket: ", out);
+    print_socket(&config->status, out);
     print_remarks(policy, out);
 }

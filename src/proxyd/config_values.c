@@ -2,8 +2,11 @@
 
 #include <assert.h>
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DISTANCE_TEXT_MAX 31
 
@@ -87,6 +90,28 @@ int require_list(const struct config_place *place, const struct yaml_node *node,
     return config_fail(place, node->line, node->column, "expected a list (%s), found %s", what, kind_name(node));
 }
 
+/* Further away it would be a guess. */
+static bool is_near(unsigned distance, const char *name)
+{
+    return distance <= 1 + strlen(name) / 3;
+}
+
+int nearest_name(const char *text, const char *const *names)
+{
+    unsigned best_distance = UINT32_MAX;
+    int best = -1;
+
+    for (int i = 0; names[i] != NULL; i++) {
+        unsigned distance = text_distance(text, names[i]);
+
+        if (distance < best_distance) {
+            best_distance = distance;
+            best = i;
+        }
+    }
+    return best >= 0 && is_near(best_distance, names[best]) ? best : -1;
+}
+
 static int fail_unknown_key(const struct config_place *place, const struct yaml_node *key,
                             const struct config_key *keys, size_t key_count)
 {
@@ -104,8 +129,7 @@ static int fail_unknown_key(const struct config_place *place, const struct yaml_
             best = i;
         }
     }
-    /* Further away it would be a guess. */
-    if (best_distance <= 1 + strlen(keys[best].name) / 3) {
+    if (is_near(best_distance, keys[best].name)) {
         return config_fail(place, key->line, key->column, "unknown key %s; write '%s' (keys here: %s)",
                            config_show(key->text), keys[best].name, all);
     }
@@ -291,4 +315,72 @@ int read_choice(const struct config_place *place, const struct yaml_node *node, 
     }
     return config_fail(place, node->line, node->column, "%s is not %s; write one of: %s", config_show(node->text), what,
                        all);
+}
+
+/* `dir` and `name` with a '/' between them. NULL = no memory. */
+static char *join(const char *dir, size_t dir_len, const char *name)
+{
+    size_t size = dir_len + 1 + strlen(name) + 1;
+    char *path = malloc(size);
+
+    if (path != NULL) {
+        (void)snprintf(path, size, "%.*s/%s", (int)dir_len, dir, name);
+    }
+    return path;
+}
+
+/* `here` is the current directory, where it matters. NULL = no memory. */
+static char *absolute_path(const char *here, const char *file, const char *text)
+{
+    const char *slash = strrchr(file, '/');
+    char *relative, *path;
+
+    if (text[0] == '/') {
+        return join("", 0, text + 1);
+    }
+    if (slash == NULL) {
+        return join(here, strlen(here), text);
+    }
+    relative = join(file, (size_t)(slash - file), text);
+    if (relative == NULL || file[0] == '/') {
+        return relative;
+    }
+    path = join(here, strlen(here), relative);
+    free(relative);
+    return path;
+}
+
+int read_output_path(const struct config_place *place, const struct yaml_node *node, const char *words, char **out)
+{
+    char *here = NULL, *path;
+
+    if (require_scalar(place, node, "a path") != 0) {
+        return -1;
+    }
+    if (strchr(node->text, '/') == NULL) {
+        return config_fail(
+            place, node->line, node->column,
+            "%s is neither one of the words %s nor a path; write one of them, or './%.60s' for a file of "
+            "this name",
+            config_show(node->text), words, node->text);
+    }
+    if (node->text[strlen(node->text) - 1] == '/') {
+        return config_fail(place, node->line, node->column, "%s is a directory; add the name of a file",
+                           config_show(node->text));
+    }
+    if (node->text[0] != '/' && place->file[0] != '/') {
+        here = getcwd(NULL, 0); /* of any length; to be freed */
+        if (here == NULL) {
+            return config_fail(place, node->line, node->column,
+                               "%s is relative, and the current directory is not known (%s); write an absolute path",
+                               config_show(node->text), strerrordesc_np(errno));
+        }
+    }
+    path = absolute_path(here, place->file, node->text);
+    free(here);
+    if (path == NULL) {
+        return config_fail(place, 0, 0, "no memory to read it");
+    }
+    *out = path;
+    return 0;
 }

@@ -50,6 +50,16 @@ SOCKS6_MUST_CHECK int read_time(const struct config_place *place, const struct y
 SOCKS6_MUST_CHECK int read_choice(const struct config_place *place, const struct yaml_node *node,
                                   const char *const *names, const char *what, unsigned *out);
 
+/* The one of `names` (which ends in NULL) that `text` is most likely meant to be; -1 = none is near enough. */
+int nearest_name(const char *text, const char *const *names);
+
+/*
+ * The path of a file: absolute, to be freed. One that does not begin with '/' is relative to the configuration file. It
+ * has to have a '/' in it, so that a word with a slip is no file; `words` names those that may stand here instead.
+ */
+SOCKS6_MUST_CHECK int read_output_path(const struct config_place *place, const struct yaml_node *node,
+                                       const char *words, char **out);
+
 /* The longest time that can be set, and its text. */
 #define CONFIG_TIME_MAX_MS (UINT64_C(365) * 24 * 3600 * 1000)
 

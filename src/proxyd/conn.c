@@ -354,6 +354,7 @@ static enum step take_outcome(struct conn *conn, const struct connect_outcome *o
     if (outcome->code != SOCKS6_REPLY_SUCCESS) {
         conn->entry.reason = outcome->why;
     }
+    log_step(&conn->entry, outcome->code == SOCKS6_REPLY_SUCCESS ? "is connected" : outcome->why);
     return start_replying(conn, outcome->code, outcome->fd >= 0 ? &outcome->bound : NULL, outcome->stack,
                           outcome->stack_count);
 }
@@ -473,6 +474,7 @@ static enum step take_request(struct conn *conn)
     conn->entry.command = socks6_command_name(request->command);
     conn->entry.asked = request->addr;
     count_request(conn);
+    log_step(&conn->entry, "asks");
     switch (request->command) {
     case SOCKS6_COMMAND_NOOP:
         return start_noop(conn);
@@ -720,6 +722,7 @@ void conn_open(struct worker *worker, const struct listener *listener, int fd, c
     conn->entry.protocol = "-";
     conn->entry.reply = -1;
     conn->timer.expired = on_timer;
+    log_step(&conn->entry, "accepted");
     struct loop_io *io = relay_socket_a(relay);
     *io = (struct loop_io){.ready = on_ready, .fd = fd};
     if (loop_add(worker->loop, io, RELAY_EVENTS) != 0) {

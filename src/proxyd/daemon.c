@@ -10,11 +10,14 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "io/sock.h"
 #include "proxyd/log.h"
 #include "proxyd/sockets.h"
+#include "proxyd/status.h"
+#include "proxyd/status_socket.h"
 #include "proxyd/worker.h"
 
 #define WORKERS_MAX 256u
@@ -26,12 +29,18 @@ struct daemon {
     struct loop *loop;
     struct shared shared;
     const struct config *config;
-    struct worker *workers[WORKERS_MAX];
+    struct worker **workers; /* [worker_count] */
     unsigned worker_count;
     unsigned running;
     unsigned stop_signals;
     int signal_fd;
     struct loop_io signal_io;
+    uint32_t descriptors;
+    char *config_path;         /* absolute, for the status; NULL = the defaults */
+    struct socks6_addr *bound; /* [listener of `config`]: where it listens; type 0: left out */
+    struct status_socket *status;
+    struct timespec started, reloaded; /* CLOCK_REALTIME */
+    uint64_t started_ms;
 };
 
 /* on_worker_finished() has only the worker at hand; there is one daemon in a process. */
@@ -66,7 +75,14 @@ static uint32_t connections_allowed(uint32_t descriptors, unsigned workers, size
     return connections == 0 ? 1 : (uint32_t)connections;
 }
 
-/* ---- counters ---- */
+static uint32_t connections_max(const struct daemon *daemon)
+{
+    uint32_t max = daemon->config->limits.connections;
+
+    return max != 0 ? max : daemon->shared.connections_auto;
+}
+
+/* ---- counters and status ---- */
 
 struct counter_line {
     char text[1024];
@@ -95,23 +111,100 @@ static void log_dns_counters(const struct daemon *daemon)
 
 static void log_counters(const struct daemon *daemon)
 {
-    uint64_t sum[STATS_COUNT] = {0};
-    char line[1024];
-    size_t len = 0;
+    uint64_t sum[STATS_COUNT] = {0}, values[STATS_COUNT];
+    char line[STATS_LINE_MAX];
 
     for (unsigned i = 0; i < daemon->worker_count; i++) {
-        stats_sum(&daemon->workers[i]->stats, sum);
+        stats_read(&daemon->workers[i]->stats, values);
+        stats_sum(sum, values);
     }
-    for (unsigned i = 0; i < STATS_COUNT; i++) {
-        int n = snprintf(line + len, sizeof line - len, " %s=%" PRIu64, stats_name((enum stats_counter)i), sum[i]);
-        if (n < 0 || (size_t)n >= sizeof line - len) {
-            break;
-        }
-        len += (size_t)n;
-    }
+    stats_line(sum, line);
     log_dns_counters(daemon);
-    log_info("counters: connections=%" PRIu32 " log_lines_lost=%" PRIu64 "%s", limits_total(daemon->shared.limits),
-             log_lost(), line);
+    log_info("counters: log_lines_lost=%" PRIu64 "%s", log_lost(), line);
+}
+
+/* A status_make. */
+static char *make_status(void *user, size_t *len)
+{
+    const struct daemon *daemon = user;
+    uint64_t(*values)[STATS_COUNT] = calloc(daemon->worker_count, sizeof *values);
+    char *text;
+
+    if (values == NULL || daemon->workers == NULL) {
+        free(values);
+        return NULL;
+    }
+    for (unsigned i = 0; i < daemon->worker_count; i++) {
+        if (daemon->workers[i] != NULL) { /* a start that fails */
+            stats_read(&daemon->workers[i]->stats, values[i]);
+        }
+    }
+    const struct status_facts facts = {
+        .config_path = daemon->config_path,
+        .config = daemon->config,
+        .started = daemon->started,
+        .reloaded = daemon->reloaded,
+        .uptime_ms = loop_now_ms(daemon->loop) - daemon->started_ms,
+        .draining = daemon->stop_signals > 0,
+        .bound = daemon->bound,
+        .workers = (const uint64_t(*)[STATS_COUNT])values,
+        .worker_count = daemon->worker_count,
+        .connections_max = connections_max(daemon),
+        .descriptors_max = daemon->descriptors,
+    };
+    text = status_document(&facts, len);
+    free(values);
+    return text;
+}
+
+/*
+ * Opens, moves or closes the status socket as `config` wants it. What was asked for by its path must be had: then 0 or
+ * -errno, and the old one stays. The default one is a convenience, of which a second daemon has none.
+ */
+static int apply_status(struct daemon *daemon, const struct config *config, char *why, size_t why_size)
+{
+    struct status_socket *opened = NULL;
+    char path[128];
+    bool wanted = config_status_path(&config->status, path, sizeof path);
+
+    if (wanted && daemon->status != NULL && strcmp(path, status_socket_path(daemon->status)) == 0 &&
+        status_socket_is_reachable(daemon->status)) {
+        return 0;
+    }
+    if (wanted) {
+        int err = status_socket_open(daemon->loop, path, make_status, daemon, &opened);
+        if (err != 0 && config->status.kind == CONFIG_STATUS_PATH) {
+            (void)snprintf(why, why_size, "cannot listen on %s: %s", path,
+                           err == -EADDRINUSE ? "another process has it, or it is not a socket" : strerror(-err));
+            return err;
+        }
+        if (err != 0) {
+            log_info("no status socket at %s: %s", path,
+                     err == -EADDRINUSE ? "another process has it" : strerror(-err));
+        }
+    }
+    status_socket_close(daemon->status);
+    daemon->status = opened;
+    return 0;
+}
+
+/* Where each listener of `config` is now; those that stay open keep their place. NULL = no memory. */
+static struct socks6_addr *find_bound(const struct daemon *daemon, const struct config *config,
+                                      const struct sockets *sockets)
+{
+    struct socks6_addr *bound = calloc(config->listener_count, sizeof *bound);
+
+    for (size_t i = 0; bound != NULL && i < config->listener_count; i++) {
+        if (sockets_address(sockets, i, &bound[i]) || daemon->bound == NULL) {
+            continue;
+        }
+        for (size_t j = 0; j < daemon->config->listener_count; j++) {
+            if (socks6_addr_equal(&daemon->config->listeners[j].address, &config->listeners[i].address)) {
+                bound[i] = daemon->bound[j];
+            }
+        }
+    }
+    return bound;
 }
 
 /* ---- reload ---- */
@@ -142,39 +235,61 @@ static void reload_dns(struct daemon *daemon, const struct config *config)
     }
 }
 
-static void apply_config(struct daemon *daemon, const struct config *config)
+/* 0, or -1 with nothing changed and the reason. Takes `config` if it succeeds. */
+static int apply_config(struct daemon *daemon, const struct config *config, char *why, size_t why_size)
 {
     struct sockets *sockets = NULL;
-    char why[256];
+    struct socks6_addr *bound;
 
-    if (sockets_open(config, daemon->config, daemon->worker_count, &sockets, why, sizeof why) != 0) {
-        log_error("reload failed, the configuration in force stays: %s", why);
-        config_release(config);
-        return;
+    if (sockets_open(config, daemon->config, daemon->worker_count, &sockets, why, why_size) != 0) {
+        return -1;
+    }
+    bound = find_bound(daemon, config, sockets);
+    if (bound == NULL) {
+        (void)snprintf(why, why_size, "out of memory");
+        sockets_free(sockets);
+        return -1;
+    }
+    if (apply_status(daemon, config, why, why_size) != 0) {
+        sockets_free(sockets);
+        free(bound);
+        return -1;
     }
     if (config->workers != daemon->config->workers) {
         log_warning("a change of `workers` takes effect at the next start");
     }
-    log_configure(config->log_format, config->log_level, config->log_access);
     give_to_workers(daemon, config, sockets);
     reload_dns(daemon, config);
     sockets_free(sockets);
     config_release(daemon->config);
     daemon->config = config;
-    log_info("configuration reloaded");
+    free(daemon->bound);
+    daemon->bound = bound;
+    clock_gettime(CLOCK_REALTIME, &daemon->reloaded);
+    return 0;
 }
 
 static void reload(struct daemon *daemon)
 {
     struct config_error error;
     const struct config *config;
+    int err =
+        config_load(daemon->options.config_path, daemon->options.listen, daemon->options.listen_count, &config, &error);
 
-    if (config_load(daemon->options.config_path, daemon->options.listen, daemon->options.listen_count, &config,
-                    &error) != 0) {
-        log_error("reload failed, the configuration in force stays: %s", error.text);
-        return;
+    if (err == 0) {
+        config_set_verbosity(config, daemon->options.verbosity);
+        err = apply_config(daemon, config, error.text, sizeof error.text);
+        if (err != 0) {
+            config_release(config);
+        }
     }
-    apply_config(daemon, config);
+    /* In any case: a rotation of the log must not wait for the configuration to be mended. */
+    log_apply(&daemon->config->log);
+    if (err == 0) {
+        log_info("configuration reloaded");
+    } else {
+        log_error("reload failed, the configuration in force stays: %s", error.text);
+    }
 }
 
 /* ---- signals ---- */
@@ -262,6 +377,10 @@ static unsigned count_workers(const struct config *config)
 
 static int start_workers(struct daemon *daemon, struct sockets *sockets)
 {
+    daemon->workers = calloc(daemon->worker_count, sizeof(struct worker *));
+    if (daemon->workers == NULL) {
+        return -ENOMEM;
+    }
     for (unsigned i = 0; i < daemon->worker_count; i++) {
         int err = worker_new(&daemon->shared, daemon->config, sockets_of(sockets, i), on_worker_finished,
                              &daemon->workers[i]);
@@ -286,6 +405,7 @@ static int start_shared(struct daemon *daemon, const sigset_t *signals)
     int err = loop_new(&daemon->loop);
     if (err == 0) {
         shared->main_loop = daemon->loop;
+        daemon->started_ms = loop_now_ms(daemon->loop);
         err = open_signals(daemon, signals);
     }
     if (err == 0) {
@@ -314,11 +434,12 @@ static int start_shared(struct daemon *daemon, const sigset_t *signals)
 
 static void free_all(struct daemon *daemon)
 {
-    for (unsigned i = 0; i < daemon->worker_count; i++) {
+    for (unsigned i = 0; daemon->workers != NULL && i < daemon->worker_count; i++) {
         if (daemon->workers[i] != NULL) {
             worker_free(daemon->workers[i]);
         }
     }
+    free(daemon->workers);
     local_addrs_free(daemon->shared.local);
     dns_resolver_free(daemon->shared.dns);
     dns_limits_free(daemon->shared.dns_limits);
@@ -328,8 +449,33 @@ static void free_all(struct daemon *daemon)
         loop_remove(daemon->loop, &daemon->signal_io);
         close(daemon->signal_fd);
     }
+    status_socket_close(daemon->status);
     loop_free(daemon->loop);
     config_release(daemon->config);
+    free(daemon->bound);
+    free(daemon->config_path);
+}
+
+/* What the workers do not need to run. 0 or -errno, reported. */
+static int start_status(struct daemon *daemon, const struct sockets *sockets)
+{
+    char why[256];
+    int err = 0;
+
+    daemon->bound = find_bound(daemon, daemon->config, sockets);
+    if (daemon->options.config_path != NULL) {
+        daemon->config_path = realpath(daemon->options.config_path, NULL); /* NULL, if it is gone again already */
+    }
+    if (daemon->bound == NULL) {
+        err = -ENOMEM;
+        (void)snprintf(why, sizeof why, "cannot start: %s", strerror(-err));
+    } else {
+        err = apply_status(daemon, daemon->config, why, sizeof why);
+    }
+    if (err != 0) {
+        log_error("%s", why);
+    }
+    return err;
 }
 
 static int daemon_start(struct daemon *daemon, const sigset_t *signals)
@@ -347,6 +493,11 @@ static int daemon_start(struct daemon *daemon, const sigset_t *signals)
         log_error("%s", why);
         return err;
     }
+    err = start_status(daemon, sockets);
+    if (err != 0) {
+        sockets_free(sockets);
+        return err;
+    }
     err = start_workers(daemon, sockets);
     sockets_free(sockets);
     if (err != 0) {
@@ -361,30 +512,45 @@ static int daemon_start(struct daemon *daemon, const sigset_t *signals)
     return err;
 }
 
+static int run(struct daemon *daemon)
+{
+    int err;
+
+    log_info("ready: %u workers, at most %" PRIu32 " connections", daemon->worker_count, connections_max(daemon));
+    if (daemon->status != NULL) {
+        log_debug("status socket: %s", status_socket_path(daemon->status));
+    }
+    err = loop_run(daemon->loop);
+    log_counters(daemon);
+    log_info("stopped");
+    return err;
+}
+
 int daemon_run(const struct daemon_options *options, const struct config *config)
 {
     struct daemon daemon = {.options = *options, .config = config, .signal_fd = -1};
     sigset_t signals;
+    char why[LOG_WHY_MAX];
 
     the_daemon = &daemon;
     int err = block_signals(&signals);
-    uint32_t descriptors = descriptors_allowed();
+    clock_gettime(CLOCK_REALTIME, &daemon.started);
+    daemon.descriptors = descriptors_allowed();
     daemon.worker_count = count_workers(config);
-    daemon.shared.connections_auto = connections_allowed(descriptors, daemon.worker_count, config->listener_count);
+    daemon.shared.connections_auto =
+        connections_allowed(daemon.descriptors, daemon.worker_count, config->listener_count);
     atomic_init(&daemon.shared.next_id, 1);
-    log_configure(config->log_format, config->log_level, config->log_access);
     if (err == 0) {
-        err = log_start(STDERR_FILENO);
+        err = log_start(&config->log, why);
+        if (err != 0) {
+            log_error("%s", why);
+        }
     }
     if (err == 0) {
         err = daemon_start(&daemon, &signals);
     }
     if (err == 0) {
-        log_info("ready: %u workers, at most %" PRIu32 " connections", daemon.worker_count,
-                 config->limits.connections != 0 ? config->limits.connections : daemon.shared.connections_auto);
-        err = loop_run(daemon.loop);
-        log_counters(&daemon);
-        log_info("stopped");
+        err = run(&daemon);
     }
     free_all(&daemon);
     log_stop();

@@ -126,6 +126,7 @@ static void open_accepted(struct listener *listener, int fd, const struct socks6
         stats_add(&worker->stats, STATS_accept_errors, 1);
         break;
     }
+    stats_add(&worker->stats, STATS_closed, 1);
     limits_unreserve(worker->shared->limits);
     close(fd);
 }

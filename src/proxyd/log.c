@@ -1,334 +1,323 @@
 /*
- * The log's queue and its writer thread.
+ * The log as the rest of the daemon sees it: levels, settings, and which line goes where. Formatting is log_format.c,
+ * writing log_writer.c.
  *
- * Two buffers: threads append lines to the one while the writer empties the other, and they change places under the
- * lock, which is never held across a system call that waits. What does not fit is counted; the writer says how much
- * that was once it gets something out again.
+ * The settings in force are an immutable view behind an atomic pointer, so that logging takes no lock for them. A
+ * reader may still be at the old view when there is a new one; a reload that changes something is rare, so old views
+ * are kept until the end instead of counting their readers.
  *
- * The writer waits in poll(2) until the descriptor takes bytes, and gives a pipe no more than PIPE_BUF of them at once,
- * so that write(2) does not block: log_stop() can interrupt it. A regular file or a terminal can hold it all the same;
- * then log_stop() leaves the thread behind after its time is up.
+ * Daemon and access log share one writer if they go to the same place, and have one each otherwise.
  */
 #include "proxyd/log.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <poll.h>
-#include <pthread.h>
-#include <signal.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "proxyd/log_format.h"
+#include "proxyd/log_writer.h"
 
-#define BUFFER_SIZE ((size_t)1024 * 1024)
-#define STOP_MS 2000
-/* What log_stop() grants the writer beyond that to end itself. */
-#define STOP_GRACE_MS 200
-
-struct writer {
-    pthread_t thread;
-    pthread_cond_t wake;
-    int fd;
-    int stop_fd; /* eventfd, readable once the writer has to end */
-    bool is_file;
-    bool in_line;         /* the last byte written was no newline: a write failed half-way */
-    uint64_t deadline_ms; /* of log_stop(), in CLOCK_MONOTONIC; 0 = not yet. The thread's own */
-
-    /* Under `lock`. */
-    bool stop;
-    char *filling, *emptying;
-    size_t filled;       /* bytes in `filling` */
-    uint64_t unreported; /* lines lost that no line has spoken of */
+struct view {
+    const struct view *retired; /* the one before */
+    enum config_log_level level;
+    bool access;
+    enum log_slot access_slot;
+    enum config_log_format format[LOG_SLOT_COUNT]; /* no AUTO */
+    struct config_log_fields fields;
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct writer *current; /* under `lock`; NULL = straight to standard error */
+static const struct view first_view = {.level = CONFIG_LOG_INFO};
+static _Atomic(const struct view *) current_view = &first_view;
 
-static atomic_uint current_format = CONFIG_LOG_TEXT;
-static atomic_uint current_level = CONFIG_LOG_INFO;
-static atomic_bool current_access = true;
-static _Atomic uint64_t lost;
+/* Where the slots write: of the thread that starts and reloads alone. */
+static struct output {
+    enum config_log_target target;
+    int fd; /* -1 = the slot does not run; owned by the writer */
+} outputs[LOG_SLOT_COUNT] = {{.fd = -1}, {.fd = -1}};
 
 /* Too large for a stack, and never in use twice in one thread. */
 static _Thread_local char line_buf[LOG_LINE_MAX];
 static _Thread_local char message_buf[LOG_MESSAGE_MAX + 2];
 
-static uint64_t now_ms(void)
+static const struct view *view(void)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return atomic_load_explicit(&current_view, memory_order_acquire);
 }
 
-static uint64_t count_lines(const char *bytes, size_t len)
-{
-    uint64_t count = 0;
+/* ---- outputs ---- */
 
-    for (size_t i = 0; i < len; i++) {
-        count += bytes[i] == '\n';
+/* O_NONBLOCK: a FIFO without a reader is an error then, and not a wait without an end. -errno, or a descriptor. */
+static int open_output(const struct config_log_output *output)
+{
+    int fd = -1;
+
+    switch (output->target) {
+    case CONFIG_LOG_STDERR:
+        return STDERR_FILENO;
+    case CONFIG_LOG_STDOUT:
+        return STDOUT_FILENO;
+    case CONFIG_LOG_FILE:
+        fd = open(output->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0640);
+        break;
     }
-    return count;
+    return fd < 0 ? -errno : fd;
 }
 
-/* How much of `bytes` to write at once: whole lines if possible, so that other writers of a pipe do not get between. */
-static size_t portion(const struct writer *writer, const char *bytes, size_t len)
+static bool is_same_place(const struct config_log_output *a, const struct config_log_output *b)
 {
-    const char *newline;
-
-    if (writer->is_file || len <= PIPE_BUF) {
-        return len;
-    }
-    newline = memrchr(bytes, '\n', PIPE_BUF);
-    return newline == NULL ? PIPE_BUF : (size_t)(newline - bytes) + 1;
+    return a->target == b->target && (a->target != CONFIG_LOG_FILE || strcmp(a->path, b->path) == 0);
 }
 
-/* Until the descriptor takes bytes. False once log_stop() has waited long enough. */
-static bool wait_writable(struct writer *writer)
+/* systemd.exec(5): JOURNAL_STREAM is "device:inode" of the socket to the journal, if a standard stream is one. */
+static bool is_journal(int fd)
 {
-    for (;;) {
-        struct pollfd fds[2] = {{.fd = writer->fd, .events = POLLOUT}, {.fd = writer->stop_fd, .events = POLLIN}};
-        int timeout_ms = -1, ready;
-
-        if (writer->deadline_ms != 0) {
-            uint64_t now = now_ms();
-
-            timeout_ms = now < writer->deadline_ms ? (int)(writer->deadline_ms - now) : 0;
-            fds[1].fd = -1;
-        }
-        ready = poll(fds, 2, timeout_ms);
-        if (ready > 0 && fds[0].revents != 0) {
-            return true;
-        }
-        if (ready > 0) {
-            writer->deadline_ms = now_ms() + STOP_MS;
-        } else if (ready == 0) {
-            return false;
-        } else if (errno != EINTR) {
-            return true; /* let write(2) say what is wrong */
-        }
-    }
-}
-
-/* Returns the number of lines that could not be written. */
-static uint64_t write_out(struct writer *writer, const char *bytes, size_t len)
-{
-    size_t done = 0;
-
-    while (done < len) {
-        ssize_t written;
-
-        if (!wait_writable(writer)) {
-            return count_lines(bytes + done, len - done);
-        }
-        if (writer->in_line && done == 0 && write(writer->fd, "\n", 1) == 1) {
-            writer->in_line = false;
-        }
-        written = write(writer->fd, bytes + done, portion(writer, bytes + done, len - done));
-        if (written > 0) {
-            done += (size_t)written;
-            writer->in_line = bytes[done - 1] != '\n';
-        } else if (written < 0 && errno != EINTR && errno != EAGAIN) {
-            return count_lines(bytes + done, len - done); /* nobody reads any more, or the disk is full */
-        }
-    }
-    return 0;
-}
-
-static uint64_t report_lost(struct writer *writer, uint64_t count)
-{
-    struct timespec now;
-    size_t len;
-
-    (void)snprintf(message_buf, sizeof message_buf, "log: %llu lines were lost, the reader does not keep up",
-                   (unsigned long long)count);
-    clock_gettime(CLOCK_REALTIME, &now);
-    len = log_format_message(line_buf, (enum config_log_format)atomic_load(&current_format), &now, "warning",
-                             message_buf);
-    return write_out(writer, line_buf, len) == 0 ? 0 : count;
-}
-
-static void *writer_run(void *arg)
-{
-    struct writer *writer = arg;
-    bool stop;
-
-    do {
-        uint64_t unreported, failed;
-        size_t len;
-        char *full;
-
-        pthread_mutex_lock(&lock);
-        while (writer->filled == 0 && !writer->stop) {
-            pthread_cond_wait(&writer->wake, &lock);
-        }
-        full = writer->filling;
-        len = writer->filled;
-        writer->filling = writer->emptying;
-        writer->emptying = full;
-        writer->filled = 0;
-        unreported = writer->unreported;
-        writer->unreported = 0;
-        stop = writer->stop;
-        pthread_mutex_unlock(&lock);
-
-        failed = write_out(writer, full, len);
-        if (failed > 0) {
-            atomic_fetch_add(&lost, failed);
-        } else if (unreported > 0) {
-            unreported = report_lost(writer, unreported);
-        }
-        pthread_mutex_lock(&lock);
-        writer->unreported += unreported + failed;
-        pthread_mutex_unlock(&lock);
-    } while (!stop);
-    return NULL;
-}
-
-static void writer_free(struct writer *writer)
-{
-    if (writer->stop_fd >= 0) {
-        close(writer->stop_fd);
-    }
-    pthread_cond_destroy(&writer->wake);
-    free(writer->filling);
-    free(writer->emptying);
-    free(writer);
-}
-
-/* A signal is none of its business, and SIGPIPE, which would be, stays pending for ever. */
-static int start_thread(struct writer *writer)
-{
-    sigset_t all, before;
-    int err;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    err = pthread_create(&writer->thread, NULL, writer_run, writer);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return -err;
-}
-
-int log_start(int fd)
-{
-    struct writer *writer = calloc(1, sizeof *writer);
+    const char *stream = getenv("JOURNAL_STREAM");
+    unsigned long long device, inode;
     struct stat status;
-    int err = -ENOMEM;
+    char *end;
 
-    if (writer == NULL) {
-        return err;
+    if (stream == NULL || fstat(fd, &status) != 0) {
+        return false;
     }
-    pthread_cond_init(&writer->wake, NULL);
-    writer->fd = fd;
-    writer->is_file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
-    writer->filling = malloc(BUFFER_SIZE);
-    writer->emptying = malloc(BUFFER_SIZE);
-    writer->stop_fd = eventfd(0, EFD_CLOEXEC);
-    if (writer->stop_fd < 0) {
-        err = -errno;
-    } else if (writer->filling != NULL && writer->emptying != NULL) {
-        err = start_thread(writer);
+    device = strtoull(stream, &end, 10);
+    if (end == stream || *end != ':') {
+        return false;
+    }
+    stream = end + 1;
+    inode = strtoull(stream, &end, 10);
+    return end != stream && *end == '\0' && status.st_dev == device && status.st_ino == inode;
+}
+
+static enum config_log_format format_for(enum config_log_format format, int fd)
+{
+    if (format != CONFIG_LOG_AUTO) {
+        return format;
+    }
+    return is_journal(fd) ? CONFIG_LOG_JOURNALD : CONFIG_LOG_TEXT;
+}
+
+static size_t make_notice(enum log_slot slot, uint64_t count, int error, char *buf)
+{
+    const char *why = error == 0 ? "the reader does not keep up" : strerrordesc_np(error);
+    struct timespec now;
+
+    /* What counts the lines of the access log should find nothing else in it. */
+    if (slot == LOG_SLOT_ACCESS) {
+        log_warning("access log: %" PRIu64 " lines were lost: %s", count, why);
+        return 0;
+    }
+    (void)snprintf(message_buf, sizeof message_buf, "log: %" PRIu64 " lines were lost: %s", count, why);
+    clock_gettime(CLOCK_REALTIME, &now);
+    return log_format_message(buf, view()->format[slot], &now, CONFIG_LOG_WARNING, message_buf);
+}
+
+static const char *slot_name(enum log_slot slot)
+{
+    return slot == LOG_SLOT_ACCESS ? "access log" : "log";
+}
+
+static const char *place_name(const struct config_log_output *output)
+{
+    switch (output->target) {
+    case CONFIG_LOG_STDERR:
+        return "standard error";
+    case CONFIG_LOG_STDOUT:
+        return "standard output";
+    case CONFIG_LOG_FILE:
+        break;
+    }
+    return output->path;
+}
+
+/* Opens, and starts the slot or moves it there. 0, or -errno and the reason, with everything as it was. */
+static int direct(enum log_slot slot, const struct config_log_output *output, char why[LOG_WHY_MAX])
+{
+    bool is_file = output->target == CONFIG_LOG_FILE;
+    int err = 0, fd;
+
+    if (outputs[slot].fd >= 0 && !is_file && outputs[slot].target == output->target) {
+        return 0;
+    }
+    fd = open_output(output);
+    const struct log_descriptor to = {.fd = fd, .owned = is_file};
+    if (fd < 0) {
+        err = fd;
+    } else if (outputs[slot].fd >= 0) {
+        log_writer_move(slot, to);
+    } else {
+        err = log_writer_start(slot, to, make_notice);
+        if (err != 0 && is_file) {
+            close(fd);
+        }
     }
     if (err != 0) {
-        writer_free(writer);
+        (void)snprintf(why, LOG_WHY_MAX, "%s: cannot write to %.300s: %s", slot_name(slot), place_name(output),
+                       strerrordesc_np(-err));
         return err;
     }
-    pthread_mutex_lock(&lock);
-    current = writer;
-    pthread_mutex_unlock(&lock);
+    outputs[slot] = (struct output){.target = output->target, .fd = fd};
     return 0;
+}
+
+static void stop_slot(enum log_slot slot)
+{
+    log_writer_stop(slot);
+    outputs[slot].fd = -1;
+}
+
+/* ---- settings ---- */
+
+static struct view view_of(const struct config_log *settings, bool has_own_slot)
+{
+    struct view new = {
+        .level = settings->level,
+        .access = settings->access,
+        .access_slot = has_own_slot ? LOG_SLOT_ACCESS : LOG_SLOT_DAEMON,
+        .fields = settings->fields,
+    };
+
+    new.format[LOG_SLOT_DAEMON] = format_for(settings->daemon.format, outputs[LOG_SLOT_DAEMON].fd);
+    new.format[LOG_SLOT_ACCESS] = format_for(settings->access_output.format, outputs[new.access_slot].fd);
+    return new;
+}
+
+static bool is_same_view(const struct view *a, const struct view *b)
+{
+    return a->level == b->level && a->access == b->access && a->access_slot == b->access_slot &&
+           a->format[LOG_SLOT_DAEMON] == b->format[LOG_SLOT_DAEMON] &&
+           a->format[LOG_SLOT_ACCESS] == b->format[LOG_SLOT_ACCESS] && a->fields.count == b->fields.count &&
+           memcmp(a->fields.order, b->fields.order, a->fields.count) == 0;
+}
+
+/* 0 or -ENOMEM. */
+static int publish(const struct view *new)
+{
+    const struct view *old = view();
+    struct view *copy;
+
+    if (is_same_view(new, old)) {
+        return 0;
+    }
+    copy = malloc(sizeof *copy);
+    if (copy == NULL) {
+        return -ENOMEM;
+    }
+    *copy = *new;
+    copy->retired = old;
+    atomic_store_explicit(&current_view, copy, memory_order_release);
+    return 0;
+}
+
+int log_start(const struct config_log *settings, char why[LOG_WHY_MAX])
+{
+    bool is_apart = settings->access && !is_same_place(&settings->daemon, &settings->access_output);
+    int err = direct(LOG_SLOT_DAEMON, &settings->daemon, why);
+
+    if (err == 0 && is_apart) {
+        err = direct(LOG_SLOT_ACCESS, &settings->access_output, why);
+    }
+    if (err == 0) {
+        const struct view new = view_of(settings, is_apart);
+
+        err = publish(&new);
+        if (err != 0) {
+            (void)snprintf(why, LOG_WHY_MAX, "log: %s", strerrordesc_np(-err));
+        }
+    }
+    if (err != 0) {
+        stop_slot(LOG_SLOT_ACCESS);
+        stop_slot(LOG_SLOT_DAEMON);
+    }
+    return err;
+}
+
+void log_apply(const struct config_log *settings)
+{
+    bool is_apart = settings->access && !is_same_place(&settings->daemon, &settings->access_output);
+    char why[LOG_SLOT_COUNT][LOG_WHY_MAX] = {"", ""};
+
+    (void)direct(LOG_SLOT_DAEMON, &settings->daemon, why[LOG_SLOT_DAEMON]); /* `why` tells */
+    if (is_apart && direct(LOG_SLOT_ACCESS, &settings->access_output, why[LOG_SLOT_ACCESS]) != 0) {
+        is_apart = outputs[LOG_SLOT_ACCESS].fd >= 0;
+    }
+    const struct view new = view_of(settings, is_apart);
+    if (publish(&new) != 0) {
+        log_error("log: no memory for the new settings; reload again");
+        return;
+    }
+    for (int slot = 0; slot < LOG_SLOT_COUNT; slot++) {
+        if (why[slot][0] != '\0') {
+            log_error("%s; going on with %s", why[slot],
+                      slot == LOG_SLOT_DAEMON || is_apart ? "the old one" : "the daemon's log");
+        }
+    }
+    if (!is_apart && outputs[LOG_SLOT_ACCESS].fd >= 0) {
+        stop_slot(LOG_SLOT_ACCESS);
+    }
 }
 
 void log_stop(void)
 {
-    const uint64_t one = 1;
-    struct writer *writer;
-    struct timespec until;
+    struct view *last;
 
-    pthread_mutex_lock(&lock);
-    writer = current;
-    current = NULL;
-    if (writer != NULL) {
-        writer->stop = true;
-        pthread_cond_signal(&writer->wake);
-    }
-    pthread_mutex_unlock(&lock);
-    if (writer == NULL) {
+    stop_slot(LOG_SLOT_ACCESS);
+    stop_slot(LOG_SLOT_DAEMON);
+    /* Nobody else logs any more; the current view is kept for what comes after. */
+    last = (struct view *)(uintptr_t)view();
+    if (last == &first_view) {
         return;
     }
-    /* Cannot fail: the counter is at zero. */
-    (void)!write(writer->stop_fd, &one, sizeof one);
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += (STOP_MS + STOP_GRACE_MS) / 1000;
-    until.tv_nsec += (STOP_MS + STOP_GRACE_MS) % 1000 * 1000000L;
-    if (until.tv_nsec >= 1000000000L) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000L;
-    }
-    if (pthread_timedjoin_np(writer->thread, NULL, &until) == 0) {
-        writer_free(writer);
-    } else {
-        (void)pthread_detach(writer->thread); /* held in write(2); it keeps its memory, the process is about to end */
-    }
-}
+    for (const struct view *old = last->retired; old != &first_view && old != NULL;) {
+        const struct view *next = old->retired;
 
-void log_configure(enum config_log_format format, enum config_log_level level, bool access)
-{
-    atomic_store(&current_format, (unsigned)format);
-    atomic_store(&current_level, (unsigned)level);
-    atomic_store(&current_access, access);
+        free((void *)(uintptr_t)old);
+        old = next;
+    }
+    last->retired = &first_view;
 }
 
 uint64_t log_lost(void)
 {
-    return atomic_load(&lost);
+    return log_writer_lost();
 }
 
-static void submit(const char *line, size_t len)
-{
-    struct writer *writer;
+/* ---- lines ---- */
 
-    pthread_mutex_lock(&lock);
-    writer = current;
-    if (writer != NULL && len > BUFFER_SIZE - writer->filled) {
-        writer->unreported++;
-        atomic_fetch_add(&lost, 1);
-    } else if (writer != NULL) {
-        memcpy(writer->filling + writer->filled, line, len);
-        if (writer->filled == 0) {
-            pthread_cond_signal(&writer->wake);
-        }
-        writer->filled += len;
+static void submit(enum log_slot slot, const char *line, size_t len, bool urgent)
+{
+    /* The access log may have been stopped since the view was read. */
+    if (log_writer_submit(slot, line, len, urgent) || log_writer_submit(LOG_SLOT_DAEMON, line, len, urgent)) {
+        return;
     }
-    pthread_mutex_unlock(&lock);
     /* Nowhere to complain if standard error does not take it. */
-    if (writer == NULL) {
-        (void)!write(STDERR_FILENO, line, len);
-    }
+    (void)!write(STDERR_FILENO, line, len);
+}
+
+bool log_has(enum config_log_level level)
+{
+    return level <= view()->level;
 }
 
 __attribute__((format(printf, 2, 0))) static void message(enum config_log_level level, const char *format, va_list args)
 {
-    static const char *const names[] = {"error", "warning", "info", "debug"};
     struct timespec now;
     size_t len;
 
-    if ((unsigned)level > atomic_load(&current_level)) {
+    if (!log_has(level)) {
         return;
     }
     clock_gettime(CLOCK_REALTIME, &now);
     (void)vsnprintf(message_buf, sizeof message_buf, format, args);
-    len = log_format_message(line_buf, (enum config_log_format)atomic_load(&current_format), &now, names[level],
-                             message_buf);
-    submit(line_buf, len);
+    len = log_format_message(line_buf, view()->format[LOG_SLOT_DAEMON], &now, level, message_buf);
+    submit(LOG_SLOT_DAEMON, line_buf, len, level <= CONFIG_LOG_WARNING);
 }
 
 void log_error(const char *format, ...)
@@ -369,13 +358,37 @@ void log_debug(const char *format, ...)
 
 void log_access_write(const struct log_access *entry)
 {
+    const struct view *now_in_force = view();
     struct timespec now;
     size_t len;
 
-    if (!atomic_load(&current_access)) {
+    if (!now_in_force->access) {
         return;
     }
     clock_gettime(CLOCK_REALTIME, &now);
-    len = log_format_access(line_buf, (enum config_log_format)atomic_load(&current_format), &now, entry);
-    submit(line_buf, len);
+    len = log_format_access(line_buf, now_in_force->format[LOG_SLOT_ACCESS], &now, &now_in_force->fields, entry);
+    submit(now_in_force->access_slot, line_buf, len, false);
+}
+
+/* "-" for one that is not known. What socks6_addr_format() writes is printable and one word. */
+static const char *addr_text(const struct socks6_addr *addr, char text[SOCKS6_ADDR_TEXT_MAX])
+{
+    if (addr->type == 0) {
+        return "-";
+    }
+    (void)socks6_addr_format(addr, text, SOCKS6_ADDR_TEXT_MAX);
+    return text;
+}
+
+void log_step(const struct log_access *entry, const char *step)
+{
+    char client[SOCKS6_ADDR_TEXT_MAX], asked[SOCKS6_ADDR_TEXT_MAX], dialled[SOCKS6_ADDR_TEXT_MAX];
+
+    if (!log_has(CONFIG_LOG_DEBUG)) {
+        return;
+    }
+    log_debug("connection %" PRIu64 ": %s, client=%s protocol=%s command=%s asked=%s dialled=%s", entry->id, step,
+              addr_text(&entry->client, client), entry->protocol == NULL ? "-" : entry->protocol,
+              entry->command == NULL ? "-" : entry->command, addr_text(&entry->asked, asked),
+              addr_text(&entry->dialled, dialled));
 }

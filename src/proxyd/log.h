@@ -1,6 +1,6 @@
 /*
- * Messages and access lines, from any thread, written by one thread of their own: a full pipe or a slow disk never
- * blocks a loop. The queue is bounded; what does not fit is counted and reported once there is room again.
+ * Messages and access lines, from any thread, written by threads of their own (log_writer.h): a full pipe or a slow disk
+ * never blocks a loop. The queues are bounded; what does not fit is counted and reported once there is room again.
  *
  * Text that came from a client or the network goes through log_quote() (names) or is a number, so that no line can be
  * forged.
@@ -16,17 +16,26 @@
 
 #include "proxyd/config.h"
 
+/* A sentence for the administrator. */
+#define LOG_WHY_MAX 512
+
 /*
- * Starts the writer thread on descriptor `fd` (not closed by log_stop). Before it, and after log_stop(), lines go
- * straight to standard error. 0 or -errno.
+ * Opens what `settings` ask for and starts writing there. Before it, and after log_stop(), lines go straight to
+ * standard error. 0, or -errno and the reason; then nothing has changed but the level.
  */
-SOCKS6_MUST_CHECK int log_start(int fd);
-/* Writes what is queued (for at most two seconds, if the reader is stuck), ends the thread. */
+SOCKS6_MUST_CHECK int log_start(const struct config_log *settings, char why[LOG_WHY_MAX]);
+/*
+ * For a reload, from the thread that called log_start(): other settings, or the same ones, whose files are then opened
+ * anew, as after a rotation. What is logged after this returns goes to the new file, and what the old one did not get
+ * until then too. A file that cannot be opened is reported; the old one stays in use.
+ */
+void log_apply(const struct config_log *settings);
+/* Writes what is queued (for at most two seconds, if the reader is stuck), ends the threads. */
 void log_stop(void);
-/* Lines lost so far: the queue was full, or the descriptor took no more. */
+/* Lines lost so far: a queue was full, or a descriptor took no more. */
 uint64_t log_lost(void);
-/* Takes effect at once, for a reload. */
-void log_configure(enum config_log_format format, enum config_log_level level, bool access);
+/* Whether messages of this level are written: for those that are expensive to put together. */
+bool log_has(enum config_log_level level);
 
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -63,5 +72,7 @@ struct log_access {
  * JSON: one object.
  */
 void log_access_write(const struct log_access *entry);
+/* A connection has come a step further: a debug message with what is known of it. Nothing at other levels. */
+void log_step(const struct log_access *entry, const char *step);
 
 #endif

@@ -102,16 +102,28 @@ static void put_time(struct line *line, const struct timespec *when)
                tm.tm_min, tm.tm_sec, (int)(when->tv_nsec / 1000000));
 }
 
-static void begin(struct line *line, const struct timespec *when, const char *level)
+/* `word` is the level, or "access", and `priority` what the journal knows it as. */
+static void begin(struct line *line, enum config_log_format format, const struct timespec *when, const char *word,
+                  unsigned priority)
 {
-    if (line->json) {
+    switch (format) {
+    case CONFIG_LOG_JSON:
         put_text(line, "{\"time\":\"");
-    }
-    put_time(line, when);
-    put_text(line, line->json ? "\",\"level\":\"" : " ");
-    put_text(line, level);
-    if (line->json) {
+        put_time(line, when);
+        put_text(line, "\",\"level\":\"");
+        put_text(line, word);
         put(line, '"');
+        break;
+    case CONFIG_LOG_JOURNALD:
+        put_format(line, "<%u>", priority);
+        break;
+    case CONFIG_LOG_TEXT:
+    case CONFIG_LOG_AUTO:
+        put_time(line, when);
+        put(line, ' ');
+        put_text(line, word);
+        put(line, ' ');
+        break;
     }
 }
 
@@ -124,14 +136,27 @@ static void end(struct line *line)
     assert(line->len < line->size);
 }
 
-size_t log_format_message(char *buf, enum config_log_format format, const struct timespec *when, const char *level,
-                          const char *message)
+/* sd-daemon(3): SD_ERR, SD_WARNING, SD_INFO, SD_DEBUG. */
+static const struct {
+    const char *word;
+    unsigned priority;
+} levels[] = {
+    [CONFIG_LOG_ERROR] = {"error", 3},
+    [CONFIG_LOG_WARNING] = {"warning", 4},
+    [CONFIG_LOG_INFO] = {"info", 6},
+    [CONFIG_LOG_DEBUG] = {"debug", 7},
+};
+
+size_t log_format_message(char *buf, enum config_log_format format, const struct timespec *when,
+                          enum config_log_level level, const char *message)
 {
     struct line line = {.buf = buf, .size = LOG_LINE_MAX, .json = format == CONFIG_LOG_JSON};
     size_t len = strnlen(message, LOG_MESSAGE_MAX + 1);
 
-    begin(&line, when, level);
-    put_text(&line, line.json ? ",\"message\":\"" : " ");
+    begin(&line, format, when, levels[level].word, levels[level].priority);
+    if (line.json) {
+        put_text(&line, ",\"message\":\"");
+    }
     for (size_t i = 0; i < (len > LOG_MESSAGE_MAX ? LOG_MESSAGE_MAX - 3 : len); i++) {
         if (is_printable(message[i])) {
             put_in_string(&line, message[i]);
@@ -151,7 +176,11 @@ size_t log_format_message(char *buf, enum config_log_format format, const struct
 
 static void put_key(struct line *line, const char *key)
 {
-    put_text(line, line->json ? ",\"" : " ");
+    if (line->json) {
+        put_text(line, ",\"");
+    } else if (line->len > 0 && line->buf[line->len - 1] != ' ') {
+        put(line, ' ');
+    }
     put_text(line, key);
     put_text(line, line->json ? "\":" : "=");
 }
@@ -214,30 +243,70 @@ static void put_addr(struct line *line, const char *key, const struct socks6_add
     }
 }
 
-size_t log_format_access(char *buf, enum config_log_format format, const struct timespec *when,
-                         const struct log_access *entry)
+static void put_field(struct line *line, enum config_log_field field, const struct log_access *entry)
 {
-    struct line line = {.buf = buf, .size = LOG_LINE_MAX, .json = format == CONFIG_LOG_JSON};
     const char *protocol = entry->protocol;
 
-    if (protocol != NULL && strcmp(protocol, "-") == 0) {
-        protocol = NULL;
+    switch (field) {
+    case CONFIG_LOG_FIELD_id:
+        put_number(line, "id", entry->id, true);
+        break;
+    case CONFIG_LOG_FIELD_client:
+        put_addr(line, "client", &entry->client);
+        break;
+    case CONFIG_LOG_FIELD_listener:
+        put_addr(line, "listener", &entry->listener);
+        break;
+    case CONFIG_LOG_FIELD_protocol:
+        put_string(line, "protocol", protocol != NULL && strcmp(protocol, "-") == 0 ? NULL : protocol);
+        break;
+    case CONFIG_LOG_FIELD_user:
+        put_string(line, "user", entry->user);
+        break;
+    case CONFIG_LOG_FIELD_command:
+        put_string(line, "command", entry->command);
+        break;
+    case CONFIG_LOG_FIELD_asked:
+        put_addr(line, "asked", &entry->asked);
+        break;
+    case CONFIG_LOG_FIELD_dialled:
+        put_addr(line, "dialled", &entry->dialled);
+        break;
+    case CONFIG_LOG_FIELD_reply:
+        put_number(line, "reply", (uint64_t)entry->reply, entry->reply >= 0);
+        break;
+    case CONFIG_LOG_FIELD_bytes_up:
+        put_number(line, "bytes_up", entry->bytes_up, true);
+        break;
+    case CONFIG_LOG_FIELD_bytes_down:
+        put_number(line, "bytes_down", entry->bytes_down, true);
+        break;
+    case CONFIG_LOG_FIELD_duration_ms:
+        put_number(line, "duration_ms", entry->duration_ms, true);
+        break;
+    case CONFIG_LOG_FIELD_reason:
+        put_string(line, "reason", entry->reason);
+        break;
+    case CONFIG_LOG_FIELD_rule:
+        put_number(line, "rule", entry->rule_line, entry->rule_line != 0);
+        break;
+    case CONFIG_LOG_FIELD_COUNT:
+        assert(false);
     }
-    begin(&line, when, "access");
-    put_number(&line, "id", entry->id, true);
-    put_addr(&line, "client", &entry->client);
-    put_addr(&line, "listener", &entry->listener);
-    put_string(&line, "protocol", protocol);
-    put_string(&line, "user", entry->user);
-    put_string(&line, "command", entry->command);
-    put_addr(&line, "asked", &entry->asked);
-    put_addr(&line, "dialled", &entry->dialled);
-    put_number(&line, "reply", (uint64_t)entry->reply, entry->reply >= 0);
-    put_number(&line, "bytes_up", entry->bytes_up, true);
-    put_number(&line, "bytes_down", entry->bytes_down, true);
-    put_number(&line, "duration_ms", entry->duration_ms, true);
-    put_string(&line, "reason", entry->reason);
-    put_number(&line, "rule", entry->rule_line, entry->rule_line != 0);
+}
+
+size_t log_format_access(char *buf, enum config_log_format format, const struct timespec *when,
+                         const struct config_log_fields *fields, const struct log_access *entry)
+{
+    struct line line = {.buf = buf, .size = LOG_LINE_MAX, .json = format == CONFIG_LOG_JSON};
+
+    begin(&line, format, when, "access", levels[CONFIG_LOG_INFO].priority);
+    if (format == CONFIG_LOG_JOURNALD) {
+        put_text(&line, "access "); /* its level is in the priority and does not tell it from messages */
+    }
+    for (unsigned i = 0; i < fields->count; i++) {
+        put_field(&line, (enum config_log_field)fields->order[i], entry);
+    }
     end(&line);
     return line.len;
 }

@@ -9,34 +9,43 @@
 #include <unistd.h>
 
 #include "proxyd/daemon.h"
+#include "proxyd/status_client.h"
 
 #define DEFAULT_CONFIG "/etc/socks6d.yaml"
 #define LISTEN_MAX 64
 
 enum { EXIT_CONFIG = 1, EXIT_USAGE = 2 };
 
-enum { OPT_PRINT_CONFIG = 256, OPT_VERSION, OPT_HELP };
+enum { OPT_PRINT_CONFIG = 256, OPT_STATUS, OPT_VERSION, OPT_HELP };
 
 static const struct option long_options[] = {
     {"config", required_argument, NULL, 'c'},
     {"test", no_argument, NULL, 't'},
     {"listen", required_argument, NULL, 'l'},
+    {"verbose", no_argument, NULL, 'v'},
+    {"quiet", no_argument, NULL, 'q'},
     {"print-config", no_argument, NULL, OPT_PRINT_CONFIG},
+    {"status", optional_argument, NULL, OPT_STATUS},
     {"version", no_argument, NULL, OPT_VERSION},
     {"help", no_argument, NULL, OPT_HELP},
     {0},
 };
 
 static const char usage[] =
-    "usage: socks6d [-t] [-c FILE] [-l ADDR:PORT]... [--print-config]\n"
+    "usage: socks6d [-t] [-v | -q] [-c FILE] [-l ADDR:PORT]... [--print-config]\n"
+    "       socks6d --status[=SOCKET] [-c FILE]\n"
     "\n"
     "SOCKS proxy daemon: SOCKS 6, 5, 4a and 4 on one port. Without a configuration it\n"
     "serves local clients on 127.0.0.1:1080 and [::1]:1080.\n"
     "\n"
     "  -c, --config FILE       configuration (default: " DEFAULT_CONFIG ", if it exists)\n"
     "  -l, --listen ADDR:PORT  listen there instead of where the configuration says; repeatable\n"
+    "  -v, --verbose           log debug messages, too\n"
+    "  -q, --quiet             log warnings and errors alone, and no connections\n"
     "  -t, --test              check the configuration and exit: 0 if it is good, 1 if not\n"
     "      --print-config      print the configuration in force, defaults included, and exit\n"
+    "      --status[=SOCKET]   ask the running daemon how it does, print its answer (JSON) and\n"
+    "                          exit: 3 if none answers. SOCKET: default as configured\n"
     "      --version           print the version and exit\n"
     "      --help              print this and exit\n"
     "\n"
@@ -47,7 +56,9 @@ struct arguments {
     const char *config_path;
     const char *listen[LISTEN_MAX];
     size_t listen_count;
-    bool test, print_config;
+    bool test, print_config, status;
+    const char *status_socket; /* NULL = as configured */
+    enum config_verbosity verbosity;
 };
 
 static int usage_error(void)
@@ -61,7 +72,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *args)
 {
     int opt;
 
-    while ((opt = getopt_long(argc, argv, "c:tl:", long_options, NULL)) != -1) {
+    while ((opt = getopt_long(argc, argv, "c:tl:vq", long_options, NULL)) != -1) {
         switch (opt) {
         case 'c':
             args->config_path = optarg;
@@ -76,8 +87,18 @@ static int parse_arguments(int argc, char **argv, struct arguments *args)
             }
             args->listen[args->listen_count++] = optarg;
             break;
+        case 'v':
+            args->verbosity = CONFIG_VERBOSE;
+            break;
+        case 'q':
+            args->verbosity = CONFIG_QUIET;
+            break;
         case OPT_PRINT_CONFIG:
             args->print_config = true;
+            break;
+        case OPT_STATUS:
+            args->status = true;
+            args->status_socket = optarg;
             break;
         case OPT_VERSION:
             (void)puts("socks6d " SOCKS6_BUILD_VERSION);
@@ -96,6 +117,21 @@ static int parse_arguments(int argc, char **argv, struct arguments *args)
     return -1;
 }
 
+static int ask_status(const struct config *config)
+{
+    char path[128];
+
+    if (!config_status_path(&config->status, path, sizeof path)) {
+        (void)fputs(config->status.kind == CONFIG_STATUS_NONE
+                        ? "socks6d: the configuration has no status socket ('socket: none' under 'status')\n"
+                        : "socks6d: no place for a status socket, XDG_RUNTIME_DIR is not set; name one: "
+                          "--status=SOCKET\n",
+                    stderr);
+        return EXIT_CONFIG;
+    }
+    return status_ask(path);
+}
+
 int main(int argc, char **argv)
 {
     struct arguments args = {0};
@@ -107,12 +143,21 @@ int main(int argc, char **argv)
     if (status >= 0) {
         return status;
     }
+    if (args.status_socket != NULL) {
+        return status_ask(args.status_socket); /* whatever has become of the configuration */
+    }
     if (args.config_path == NULL && access(DEFAULT_CONFIG, F_OK) == 0) {
         args.config_path = DEFAULT_CONFIG;
     }
     if (config_load(args.config_path, args.listen, args.listen_count, &config, &error) != 0) {
         (void)fprintf(stderr, "%s\n", error.text);
         return EXIT_CONFIG;
+    }
+    config_set_verbosity(config, args.verbosity);
+    if (args.status) {
+        status = ask_status(config);
+        config_release(config);
+        return status;
     }
     if (args.print_config) {
         config_print(config, stdout);
@@ -129,6 +174,7 @@ int main(int argc, char **argv)
         .config_path = args.config_path,
         .listen = args.listen,
         .listen_count = args.listen_count,
+        .verbosity = args.verbosity,
     };
     return daemon_run(&options, config);
 }

@@ -123,6 +123,13 @@ const int *sockets_of(const struct sockets *sockets, unsigned worker)
     return &sockets->fds[worker * sockets->listener_count];
 }
 
+bool sockets_address(const struct sockets *sockets, size_t listener, struct socks6_addr *out)
+{
+    int fd = sockets->fds[listener];
+
+    return fd >= 0 && sock_local(fd, out) == 0;
+}
+
 void sockets_taken(struct sockets *sockets, unsigned worker)
 {
     for (size_t i = 0; i < sockets->listener_count; i++) {

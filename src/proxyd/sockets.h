@@ -18,6 +18,8 @@ SOCKS6_MUST_CHECK int sockets_open(const struct config *config, const struct con
                                    struct sockets **out, char *why, size_t why_size);
 /* Descriptors for one worker, one per listener of the configuration; -1 where `old` had it. */
 const int *sockets_of(const struct sockets *sockets, unsigned worker);
+/* Where the listener really listens, whose configured port may be 0. False: it is open from `old`, or was left out. */
+bool sockets_address(const struct sockets *sockets, size_t listener, struct socks6_addr *out);
 /* The worker has taken them. */
 void sockets_taken(struct sockets *sockets, unsigned worker);
 /* Closes what nobody took. */

@@ -1,5 +1,9 @@
 /*
- * Counters, one set per worker, written by its thread alone and read by anyone: no lock, no shared cache line.
+ * Counters and gauges, one set per worker, written by its thread alone and read by anyone: no lock, no shared cache
+ * line.
+ *
+ * The table below is all there is to say about each: the log line of SIGUSR1, the status document and whatever exports
+ * them later are made from it.
  */
 #ifndef PROXYD_STATS_H
 #define PROXYD_STATS_H
@@ -8,38 +12,52 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* X(name, help): every counter once; the name is what users see. */
-#define STATS_COUNTERS(X)                                                                                              \
-    X(accepted, "connections accepted")                                                                                \
-    X(closed, "connections ended")                                                                                     \
-    X(refused_client_limit, "connections closed at once: too many of one client")                                      \
-    X(accept_paused, "times accepting was paused: descriptors, memory or the total limit")                             \
-    X(accept_errors, "failed accepts")                                                                                 \
-    X(requests_socks4, "requests by SOCKS 4 and 4a")                                                                   \
-    X(requests_socks5, "requests by SOCKS 5")                                                                          \
-    X(requests_socks6, "requests by SOCKS 6")                                                                          \
-    X(handshake_errors, "conversations that ended before a request: malformed, wrong version, gone")                   \
-    X(handshake_timeouts, "conversations that took longer than limits.handshake")                                      \
-    X(denied, "requests denied by rules or protection")                                                                \
-    X(connected, "outgoing connections made")                                                                          \
-    X(connect_failed, "requests whose destination could not be reached")                                               \
-    X(resolve_failed, "requests whose name could not be resolved")                                                     \
-    X(dns_streams, "streams to the DNS service")                                                                       \
-    X(dns_questions, "questions to the DNS service")                                                                   \
-    X(dns_answers, "answers of the DNS service, errors included")                                                      \
-    X(dns_malformed, "questions to it that were malformed or not supported")                                           \
-    X(dns_denied, "questions to it for names that a rule denies")                                                      \
-    X(relay_resets, "relays ended by a reset")                                                                         \
-    X(relay_idle, "relays ended by an idle limit")                                                                     \
-    X(splice_refused, "times a bulk stream was copied because there was no pipe to splice it through")                 \
-    X(bytes_up, "bytes from clients to servers")                                                                       \
-    X(bytes_down, "bytes from servers to clients")
+/*
+ * X(name, type, unit, help): every value once; the name is what users see. A COUNTER only grows. `connections` is
+ * computed from others when it is read; a worker adds to the rest.
+ */
+#define STATS_TABLE(X)                                                                                                 \
+    X(connections, GAUGE, NONE, "connections of clients that are open now")                                            \
+    X(accepted, COUNTER, NONE, "connections accepted")                                                                 \
+    X(closed, COUNTER, NONE, "connections ended")                                                                      \
+    X(refused_client_limit, COUNTER, NONE, "connections closed at once: too many of one client")                       \
+    X(accept_paused, COUNTER, NONE, "times accepting was paused: descriptors, memory or the total limit")              \
+    X(accept_errors, COUNTER, NONE, "failed accepts")                                                                  \
+    X(requests_socks4, COUNTER, NONE, "requests by SOCKS 4 and 4a")                                                    \
+    X(requests_socks5, COUNTER, NONE, "requests by SOCKS 5")                                                           \
+    X(requests_socks6, COUNTER, NONE, "requests by SOCKS 6")                                                           \
+    X(handshake_errors, COUNTER, NONE, "conversations that ended before a request: malformed, wrong version, gone")    \
+    X(handshake_timeouts, COUNTER, NONE, "conversations that took longer than limits.handshake")                       \
+    X(denied, COUNTER, NONE, "requests denied by rules or protection")                                                 \
+    X(connected, COUNTER, NONE, "outgoing connections made")                                                           \
+    X(connect_failed, COUNTER, NONE, "requests whose destination could not be reached")                                \
+    X(resolve_failed, COUNTER, NONE, "requests whose name could not be resolved")                                      \
+    X(dns_streams, COUNTER, NONE, "streams to the DNS service")                                                        \
+    X(dns_questions, COUNTER, NONE, "questions to the DNS service")                                                    \
+    X(dns_answers, COUNTER, NONE, "answers of the DNS service, errors included")                                       \
+    X(dns_malformed, COUNTER, NONE, "questions to it that were malformed or not supported")                            \
+    X(dns_denied, COUNTER, NONE, "questions to it for names that a rule denies")                                       \
+    X(relay_resets, COUNTER, NONE, "relays ended by a reset")                                                          \
+    X(relay_idle, COUNTER, NONE, "relays ended by an idle limit")                                                      \
+    X(splice_refused, COUNTER, NONE, "times a bulk stream was copied because there was no pipe to splice it through")  \
+    X(bytes_up, COUNTER, BYTES, "bytes from clients to servers")                                                       \
+    X(bytes_down, COUNTER, BYTES, "bytes from servers to clients")
+
+enum stats_type { STATS_COUNTER, STATS_GAUGE };
+enum stats_unit { STATS_NONE, STATS_BYTES, STATS_SECONDS };
 
 enum stats_counter {
-#define STATS_ENUM(name, help) STATS_##name,
-    STATS_COUNTERS(STATS_ENUM)
+#define STATS_ENUM(name, type, unit, help) STATS_##name,
+    STATS_TABLE(STATS_ENUM)
 #undef STATS_ENUM
         STATS_COUNT
+};
+
+struct stats_info {
+    const char *name; /* "accepted" */
+    enum stats_type type;
+    enum stats_unit unit;
+    const char *help;
 };
 
 struct stats {
@@ -53,9 +71,18 @@ static inline void stats_add(struct stats *stats, enum stats_counter counter, ui
     atomic_store_explicit(&stats->value[counter], old + n, memory_order_relaxed);
 }
 
-/* From any thread: adds `stats` to `sum`. */
-void stats_sum(const struct stats *stats, uint64_t sum[STATS_COUNT]);
-/* "accepted" and so on. */
-const char *stats_name(enum stats_counter counter);
+/* From any thread: what `stats` says now. */
+void stats_read(const struct stats *stats, uint64_t out[STATS_COUNT]);
+/* Adds one such reading to `sum`. */
+void stats_sum(uint64_t sum[STATS_COUNT], const uint64_t values[STATS_COUNT]);
+const struct stats_info *stats_info(enum stats_counter counter);
+
+/*
+ * " accepted=1 closed=0 ...": every value in the table's order. Room for STATS_LINE_MAX bytes is always enough, and a
+ * message of the log takes as many.
+ */
+#define STATS_LINE_ROOM(name, type, unit, help) +sizeof " " #name "=" + 20
+#define STATS_LINE_MAX ((size_t)1 STATS_TABLE(STATS_LINE_ROOM))
+void stats_line(const uint64_t values[STATS_COUNT], char out[STATS_LINE_MAX]);
 
 #endif

@@ -1,14 +1,19 @@
 """The access log: one line per connection, every field, both formats, and nothing a client sends can forge a line."""
 
 import contextlib
+import json
+import os
 import re
 import signal
 import socket
+import subprocess
+import threading
 
 import pytest
 
 from lib import socks6 as s6
 from lib.clients import DIALERS, finish6, noop6, socks6_dial
+from lib.daemon import LISTENING, base_config, daemon_binary, environment, run_daemon, write_config
 from lib.net import dial, listening, recv_all, recv_exact, recv_until_end, reset, wait_until
 
 FIELDS = {"time", "level", "id", "client", "listener", "protocol", "user", "command", "asked", "dialled", "reply", "bytes_up",
@@ -123,7 +128,7 @@ HOSTILE = [b"evil\nlevel=error forged", b"evil\r\n2026-01-01T00:00:00.000Z acces
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_names_cannot_forge_lines_or_fields(daemon, names, log_format):
-    proxy = daemon(wrapper=names, log_format=log_format)
+    proxy = daemon(wrapper=names, log_format=log_format, log={"level": "info"})
     mark = proxy.mark()
     for name in HOSTILE:
         for tunnel in (socks6_dial(proxy.addr, name, 80), DIALERS["socks5"](proxy.addr, name, 80)):
@@ -147,6 +152,24 @@ def test_names_cannot_forge_lines_or_fields(daemon, names, log_format):
         for line in proxy.raw[mark:]:
             fields = text_fields(line)
             assert set(fields) == FIELDS - {"time", "level"} and fields["reply"] == "4", line
+
+
+@pytest.mark.parametrize("log_format", ["json", "text", "journald"])
+def test_names_cannot_forge_debug_messages(daemon, names, log_format):
+    """Which have them, too: each line is one of ours, and begins as it must."""
+    proxy = daemon(wrapper=names, log_format=log_format, wait=False)
+    proxy.wait_line("ready")
+    mark = proxy.mark()
+    for name in HOSTILE:
+        tunnel = DIALERS["socks5"](proxy.addr, name, 80)
+        with tunnel:
+            assert not tunnel.ok
+    begin = {"json": r'\{"time":"[^"]+","level":"(debug|access)",', "text": r"\S+Z (debug connection|access id)",
+             "journald": r"<(7>connection|6>access id)"}[log_format]
+    for number in range(4 * len(HOSTILE)):
+        line = proxy.wait_line(lambda line: True, since=mark + number)
+        assert re.match(begin, line) and all(0x20 <= ord(c) < 0x7f for c in line), repr(line)
+    assert len(proxy.raw) == mark + 4 * len(HOSTILE)
 
 
 def text_fields(line):
@@ -213,3 +236,209 @@ def test_a_verbose_level_logs_no_secret_bytes(daemon, echo):
         assert recv_exact(sock, 13) == b"payloadsecret"
     proxy.access()
     assert "hunter2secret" not in proxy.text() and "payloadsecret" not in proxy.text()
+
+
+# Where it goes --------------------------------------------------------------------------------------------------------
+
+
+def lines_of(path):
+    with open(path, encoding="ascii") as file:
+        text = file.read()
+    assert text == "" or text.endswith("\n"), "a torn line"
+    return text.splitlines()
+
+
+def records_of(path):
+    return [json.loads(line) for line in lines_of(path)]
+
+
+def request(proxy, echo):
+    with socks6_dial(proxy.addr, *echo.addr, early=b"x") as sock:
+        assert recv_exact(sock, 1) == b"x"
+
+
+def test_the_access_log_can_have_its_own_file_and_fields(daemon, echo, tmp_path):
+    path = tmp_path / "access.log"
+    proxy = daemon(log={"access": {"output": str(path), "format": "json", "fields": ["bytes_up", "asked", "id"]}})
+    request(proxy, echo)
+    wait_until(lambda: lines_of(path), "the line")
+    record, = records_of(path)
+    assert list(record) == ["time", "level", "bytes_up", "asked", "id"]
+    assert (record["bytes_up"], record["asked"]) == (1, text_of(echo.addr))
+    assert not [r for r in proxy.records() if r["level"] == "access"]
+    assert oct(path.stat().st_mode & 0o777) in ("0o640", "0o600")
+
+
+def test_relative_paths_are_relative_to_the_configuration(daemon, echo):
+    proxy = daemon(log={"access": {"output": "./a.log"}})
+    request(proxy, echo)
+    path = os.path.join(proxy.directory.name, "a.log")
+    wait_until(lambda: lines_of(path), "the line")
+
+
+def test_standard_output_can_be_the_access_log(tmp_path, echo):
+    path = write_config(tmp_path, base_config(["127.0.0.1:0"], log={"access": {"output": "stdout", "fields": ["id"]}}))
+    with subprocess.Popen([daemon_binary(), "-c", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env=environment()) as process:
+        try:
+            for line in process.stderr:
+                match = LISTENING.search(line) or match
+                if "ready" in line:
+                    break
+            with socks6_dial((match.group(1), int(match.group(2))), *echo.addr):
+                pass
+            assert set(json.loads(process.stdout.readline())) == {"time", "level", "id"}
+            process.terminate()
+            assert process.wait(30) == 0
+            assert process.stdout.read() == "" and "access" not in process.stderr.read()
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def test_rotation_loses_nothing_and_leaves_the_old_file_alone(daemon, echo, tmp_path):
+    """rename, then SIGHUP, ten times under load: every connection is in one of the files, once, and each file is whole."""
+    path = tmp_path / "access.log"
+    proxy = daemon(limits={"connections_per_client": 0}, log={"access": {"output": str(path)}})
+    done, counts, failures = threading.Event(), [0] * 3, []
+
+    def load(number):
+        try:
+            while not done.is_set():
+                request(proxy, echo)
+                counts[number] += 1
+        except BaseException as error:
+            failures.append(error)
+    threads = [threading.Thread(target=load, args=(number,)) for number in range(len(counts))]
+    for thread in threads:
+        thread.start()
+    old = []
+    try:
+        for number in range(10):
+            rotated = tmp_path / f"access.log.{number}"
+            made = sum(counts)
+            wait_until(lambda: failures or sum(counts) > made + 5, "the load to go on")
+            os.rename(path, rotated)
+            proxy.reload()
+            # From the new file's first line on, nothing is written to the old one.
+            wait_until(lambda: path.exists() and path.stat().st_size > 0, "a line in the new file")
+            old.append((rotated, rotated.stat().st_size))
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(30)
+    assert not failures
+    wait_until(lambda: sum(len(lines_of(name)) for name, _ in [*old, (path, 0)]) >= sum(counts), "all lines")
+    ids = [record["id"] for name, _ in [*old, (path, 0)] for record in records_of(name)]
+    assert len(ids) == len(set(ids)) == sum(counts)
+    for name, size in old:
+        assert name.stat().st_size == size
+    proxy.wait_fds()
+
+
+def test_rotation_works_with_a_broken_configuration(daemon, echo, tmp_path):
+    path = tmp_path / "socks6d.log"
+    proxy = daemon(log={"access": {"output": str(path)}})
+    os.rename(path, tmp_path / "old")
+    proxy.reload("nonsense: [", good=False)
+    request(proxy, echo)
+    wait_until(lambda: path.exists() and lines_of(path), "the line in the new file")
+    assert lines_of(tmp_path / "old") == []
+
+
+def test_a_file_that_cannot_be_opened_keeps_the_old_one_and_says_so(daemon, echo, tmp_path):
+    path = tmp_path / "access.log"
+    proxy = daemon(log={"access": {"output": str(path)}})
+    proxy.reload(base_config(log={"access": {"output": "/nonexistent/access.log"}}))
+    line = proxy.wait_line("cannot write to /nonexistent/access.log")
+    assert "No such file or directory; going on with the old one" in line
+    request(proxy, echo)
+    wait_until(lambda: lines_of(path), "the line in the old file")
+
+
+def test_an_unusable_log_file_is_an_error_at_the_start(tmp_path):
+    for output, why in (("/nonexistent/x", "No such file or directory"), (str(tmp_path), "Is a directory")):
+        path = write_config(tmp_path, base_config(log={"output": output}))
+        done = run_daemon("-c", path)
+        assert done.returncode == 1
+        assert f"error log: cannot write to {output}: {why}\n" in done.stderr
+        assert run_daemon("-t", "-c", path).returncode == 0
+    assert "note: log.output: the daemon would not start now: " in run_daemon(
+        "-t", "-c", write_config(tmp_path, base_config(log={"output": "/nonexistent/x"}))).stderr
+
+
+def test_the_whole_log_can_move_to_a_file_and_back(daemon, echo, tmp_path):
+    path = tmp_path / "all.log"
+    proxy = daemon()
+    proxy.rewrite(base_config(log={"output": str(path)}))
+    proxy.signal(signal.SIGHUP)
+    wait_until(lambda: path.exists() and any("configuration reloaded" in line for line in lines_of(path)), "the file")
+    request(proxy, echo)
+    wait_until(lambda: any(r["level"] == "access" for r in records_of(path)), "the access line")
+    mark = proxy.mark()
+    proxy.reload(base_config())
+    request(proxy, echo)
+    assert len(proxy.access(since=mark)) == 1
+
+
+def test_a_full_disk_is_counted_and_told_elsewhere(daemon, echo):
+    proxy = daemon(log={"access": {"output": "/dev/full"}})
+    for _ in range(3):
+        request(proxy, echo)
+    line = proxy.wait_line("access log:")
+    assert re.search(r"access log: \d+ lines were lost: No space left on device", line)
+
+
+def test_the_journal_gets_priorities(tmp_path, echo):
+    """With a socket as standard error that JOURNAL_STREAM names, as under systemd."""
+    config = {"listeners": [{"address": "127.0.0.1:0"}], "status": {"socket": "none"}}
+    ours, theirs = socket.socketpair()
+    status = os.fstat(theirs.fileno())
+    for stream, journal in ((f"{status.st_dev}:{status.st_ino}", True), (f"{status.st_dev}:{status.st_ino + 1}", False)):
+        with subprocess.Popen([daemon_binary(), "-c", write_config(tmp_path, config)], stderr=theirs,
+                              env=environment(JOURNAL_STREAM=stream)) as process:
+            lines = ours.makefile(encoding="ascii")
+            try:
+                line = lines.readline()
+                match = LISTENING.search(line)
+                with socks6_dial((match.group(1), int(match.group(2))), *echo.addr):
+                    pass
+                while "access" not in line:
+                    line = lines.readline()
+                    assert line.startswith("<6>") == journal, line
+                assert re.match(r"<6>access id=\d+ client=" if journal else r"\d{4}-\S+Z access id=", line)
+                process.terminate()
+                assert process.wait(30) == 0
+            finally:
+                if process.poll() is None:
+                    process.kill()
+            while "stopped" not in line:
+                line = lines.readline()
+    ours.close()
+    theirs.close()
+
+
+def test_quiet_and_verbose(daemon, echo):
+    config = {"listeners": [{"address": "127.0.0.1:0"}], "status": {"socket": "none"}}
+    proxy = daemon(config, args=["-v"])
+    request(proxy, echo)
+    proxy.wait_line(re.compile(r" debug connection \d+: accepted, client="))
+    proxy.wait_line(re.compile(r" debug connection \d+: asks, .* protocol=socks6 command=CONNECT asked="))
+    proxy.wait_line(re.compile(r" access id="))
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        addr = sock.getsockname()
+    config["listeners"][0]["address"] = "%s:%d" % addr
+    quiet = daemon(config, args=["-q"], wait=False)
+    wait_until(lambda: noop_works(addr), "the quiet one")
+    quiet.signal(signal.SIGHUP)
+    quiet.signal(signal.SIGUSR1)
+    quiet.signal(signal.SIGTERM)
+    assert quiet.wait() == 0 and quiet.text() == ""
+
+
+def noop_works(addr):
+    try:
+        return noop6(addr) == s6.SUCCESS
+    except ConnectionRefusedError:
+        return False

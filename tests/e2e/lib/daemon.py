@@ -61,7 +61,8 @@ def write_config(directory, config, name="socks6d.yaml"):
 def base_config(listeners=("127.0.0.1:0",), log_format="json", **more):
     """A configuration for tests. Listeners: "ADDR:PORT" or whole dicts."""
     config = {"listeners": [entry if isinstance(entry, dict) else {"address": entry} for entry in listeners],
-              "log": {"format": log_format, "level": "debug"}}
+              "log": {"format": log_format, "level": "debug"},
+              "status": {"socket": "none"}}  # not the machine's
     log = more.pop("log", None)
     if log:
         config["log"].update(log)

@@ -57,7 +57,7 @@ static void assert_error(const char *text, size_t len, const char *expected)
 
 #define QUOTE_IPV6 "YAML reads this IPv6 address as something else; put it in quotes: \"[::]:1080\", \"fe80::/10\""
 #define EMPTY_LIST "an empty list would match nothing; remove the key to match everything, or say what it is for"
-#define TOP_KEYS "(keys here: listeners, open, workers, relay, rules, limits, happy_eyeballs, dns, log)"
+#define TOP_KEYS "(keys here: listeners, open, workers, relay, rules, limits, happy_eyeballs, dns, log, status)"
 #define LIMIT_KEYS "(keys here: handshake, connect, idle, half_closed, connections, connections_per_client, options)"
 #define NO_TIME "is not a time; write a number and a unit: 500ms, 10s, 5m, 24h, 7d"
 #define NO_HOST                                                                                                        \
@@ -138,7 +138,8 @@ static void test_key_errors_are_exact(void **state)
         {"limits: {conections: 5}\n", "f.yaml:1:10: unknown key 'conections'; write 'connections' " LIMIT_KEYS},
         {"tls: {}\n", "f.yaml:1:1: unknown key 'tls'; write 'dns' " TOP_KEYS},
         {"auth: {}\n", "f.yaml:1:1: unknown key 'auth'; remove it " TOP_KEYS},
-        {"log: {colour: true}\n", "f.yaml:1:7: unknown key 'colour'; remove it (keys here: level, format, access)"},
+        {"log: {colour: true}\n",
+         "f.yaml:1:7: unknown key 'colour'; remove it (keys here: level, format, output, access)"},
         {"<<: {}\n", "f.yaml:1:1: unknown key '<<'; remove it " TOP_KEYS},
         {"\"\": {}\n", "f.yaml:1:1: unknown key ''; remove it " TOP_KEYS},
         {"\"a\\e[31m\\n\": 1\n", "f.yaml:1:1: unknown key 'a\\x1b[31m\\x0a'; remove it " TOP_KEYS},
@@ -286,7 +287,47 @@ static void test_value_errors_are_exact(void **state)
          "first_family_count, prefer, remember, legacy)"},
         {"happy_eyeballs: off\n", "f.yaml:1:17: expected a mapping ('resolution_delay: ...'), found 'off'"},
         {"log: {level: warn}\n", "f.yaml:1:14: 'warn' is not a log level; write one of: error, warning, info, debug"},
-        {"log: {format: xml}\n", "f.yaml:1:15: 'xml' is not a log format; write one of: text, json"},
+        {"log: {format: xml}\n", "f.yaml:1:15: 'xml' is not a log format; write one of: text, json, journald, auto"},
+        {"log: {access: []}\n",
+         "f.yaml:1:15: expected true, false, or a mapping of output, format and fields; write one "
+         "of them"},
+        {"log: {access: }\n", "f.yaml:1:15: expected true, false, or a mapping of output, format and fields; write one "
+                              "of them"},
+        {"log: {access: {path: /x}}\n",
+         "f.yaml:1:16: unknown key 'path'; remove it (keys here: output, format, fields)"},
+        {"log: {access: {field: id}}\n",
+         "f.yaml:1:16: unknown key 'field'; write 'fields' (keys here: output, format, fields)"},
+        {"log: {access: {fields: [id, cleint]}}\n",
+         "f.yaml:1:29: unknown field 'cleint'; write 'client' (fields: id, client, listener, protocol, user, command, "
+         "asked, dialled, reply, bytes_up, bytes_down, duration_ms, reason, rule)"},
+        {"log: {access: {fields: [\"\\n\"]}}\n",
+         "f.yaml:1:25: unknown field '\\x0a'; remove it (fields: id, client, listener, protocol, user, command, "
+         "asked, dialled, reply, bytes_up, bytes_down, duration_ms, reason, rule)"},
+        {"log: {access: {fields: [id, user, id]}}\n",
+         "f.yaml:1:35: 'id' is in this list already; remove one of the two"},
+        {"log: {access: {fields: []}}\n",
+         "f.yaml:1:24: an empty list would log nothing of a connection; remove the key for all fields, or write "
+         "'access: false'"},
+        {"log: {access: {fields: [[id]]}}\n", "f.yaml:1:25: expected the name of a field, found a list"},
+        {"log: {access: {format: jsn}}\n",
+         "f.yaml:1:24: 'jsn' is not a log format; write one of: text, json, journald, auto"},
+        {"log: {output: syslog}\n",
+         "f.yaml:1:15: 'syslog' is neither one of the words stderr and stdout nor a path; write one of them, or "
+         "'./syslog' for a file of this name"},
+        {"log: {output: /var/log/}\n", "f.yaml:1:15: '/var/log/' is a directory; add the name of a file"},
+        {"log: {output: [a]}\n", "f.yaml:1:15: expected stderr, stdout or a path, found a list"},
+        {"log: {access: {output: stdrr}}\n",
+         "f.yaml:1:24: 'stdrr' is neither one of the words stderr and stdout nor a path; write one of them, or "
+         "'./stdrr' for a file of this name"},
+        {"status: /run/x\n", "f.yaml:1:9: expected a mapping ('socket: ...'), found '/run/x'"},
+        {"status: {socket: off}\n",
+         "f.yaml:1:18: 'off' is neither one of the words auto and none nor a path; write one of them, or './off' for a "
+         "file of this name"},
+        {"status: {socket: /0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890"
+         "12345678901234567}\n",
+         "f.yaml:1:18: '/0123456789012345678901234567890123456789012345678901234567890123456789012345678...' is too "
+         "long for a socket, whose path has at most "
+         "107 bytes; write a shorter one"},
         {"log: {access: 1}\n", "f.yaml:1:15: '1' is neither 'true' nor 'false'; write one of them"},
     };
 
@@ -545,9 +586,17 @@ static void assert_defaults(const struct config *config)
     assert_int_equal(config->happy_eyeballs.race.prefer, DESTINATION_IPV6);
     assert_int_equal(config->happy_eyeballs.remember_ms, 600000);
     assert_true(config->happy_eyeballs.legacy);
-    assert_int_equal(config->log_format, CONFIG_LOG_TEXT);
-    assert_int_equal(config->log_level, CONFIG_LOG_INFO);
-    assert_true(config->log_access);
+    assert_int_equal(config->log.level, CONFIG_LOG_INFO);
+    assert_int_equal(config->log.daemon.target, CONFIG_LOG_STDERR);
+    assert_int_equal(config->log.daemon.format, CONFIG_LOG_AUTO);
+    assert_true(config->log.access);
+    assert_int_equal(config->log.access_output.target, CONFIG_LOG_STDERR);
+    assert_int_equal(config->log.access_output.format, CONFIG_LOG_AUTO);
+    assert_int_equal(config->log.fields.count, CONFIG_LOG_FIELD_COUNT);
+    for (unsigned i = 0; i < CONFIG_LOG_FIELD_COUNT; i++) {
+        assert_int_equal(config->log.fields.order[i], i);
+    }
+    assert_int_equal(config->status.kind, CONFIG_STATUS_AUTO);
     assert_non_null(config->policy);
     assert_int_equal(config->policy->count, 0);
 }
@@ -600,7 +649,8 @@ static void test_every_key_is_taken(void **state)
              "         connections: 123, connections_per_client: off, options: 4}\n"
              "happy_eyeballs: {resolution_delay: none, attempt_delay: 10ms, prefer: rfc6724,\n"
              "  first_family_count: 2, remember: off, legacy: false}\n"
-             "log: {level: debug, format: json, access: false}\n");
+             "log: {level: debug, format: json, output: stdout, access: false}\n"
+             "status: {socket: /x/y}\n");
 
     (void)state;
     assert_int_equal(config->listener_count, 3);
@@ -628,10 +678,126 @@ static void test_every_key_is_taken(void **state)
     assert_int_equal(config->happy_eyeballs.race.prefer, DESTINATION_RFC6724);
     assert_int_equal(config->happy_eyeballs.remember_ms, 0);
     assert_false(config->happy_eyeballs.legacy);
-    assert_int_equal(config->log_level, CONFIG_LOG_DEBUG);
-    assert_int_equal(config->log_format, CONFIG_LOG_JSON);
-    assert_false(config->log_access);
+    assert_int_equal(config->log.level, CONFIG_LOG_DEBUG);
+    assert_int_equal(config->log.daemon.format, CONFIG_LOG_JSON);
+    assert_int_equal(config->log.daemon.target, CONFIG_LOG_STDOUT);
+    assert_false(config->log.access);
+    assert_int_equal(config->status.kind, CONFIG_STATUS_PATH);
+    assert_string_equal(config->status.path, "/x/y");
     config_release(config);
+}
+
+static void assert_log(const char *text, enum config_log_target target, const char *path, enum config_log_format format,
+                       const char *fields)
+{
+    const struct config *config = load(text);
+    const struct config_log *log = &config->log;
+    char order[256] = "";
+
+    assert_true(log->access);
+    assert_int_equal(log->access_output.target, target);
+    assert_int_equal(log->access_output.format, format);
+    if (path == NULL) {
+        assert_null(log->access_output.path);
+    } else {
+        assert_string_equal(log->access_output.path, path);
+    }
+    for (unsigned i = 0; i < log->fields.count; i++) {
+        strcat(order, i == 0 ? "" : " ");
+        strcat(order, config_field_names[log->fields.order[i]]);
+    }
+    assert_string_equal(order, fields);
+    config_release(config);
+}
+
+#define ALL_FIELDS                                                                                                     \
+    "id client listener protocol user command asked dialled reply bytes_up bytes_down duration_ms reason rule"
+
+static void test_the_access_log_follows_the_daemons_unless_it_is_told(void **state)
+{
+    (void)state;
+    assert_log("log: {output: stdout, format: json}\n", CONFIG_LOG_STDOUT, NULL, CONFIG_LOG_JSON, ALL_FIELDS);
+    assert_log("log: {access: true, output: /x/y, format: text}\n", CONFIG_LOG_FILE, "/x/y", CONFIG_LOG_TEXT,
+               ALL_FIELDS);
+    assert_log("log: {access: {fields: [rule, id]}, output: /x/y}\n", CONFIG_LOG_FILE, "/x/y", CONFIG_LOG_AUTO,
+               "rule id");
+    assert_log("log: {access: {output: /z, fields: user}, output: /x/y, format: json}\n", CONFIG_LOG_FILE, "/z",
+               CONFIG_LOG_JSON, "user");
+    assert_log("log: {access: {format: text, output: stderr}, output: /x/y}\n", CONFIG_LOG_STDERR, NULL,
+               CONFIG_LOG_TEXT, ALL_FIELDS);
+    assert_log("log: {access: {}}\n", CONFIG_LOG_STDERR, NULL, CONFIG_LOG_AUTO, ALL_FIELDS);
+}
+
+static void test_paths_are_relative_to_the_configuration(void **state)
+{
+    static const char *const cases[][3] = {
+        /* The file, what it says, and what it means; '@' is the current directory. */
+        {"/etc/socks6d.yaml", "./a/b", "/etc/./a/b"},
+        {"/socks6d.yaml", "./a", "/./a"},
+        {"/etc/x.yaml", "/a", "/a"},
+        {"x.yaml", "./a", "@/./a"},
+        {"conf/x.yaml", "../a", "@/conf/../a"},
+    };
+    char here[1024], text[256], expected[1280];
+    struct config_error error;
+
+    (void)state;
+    assert_non_null(getcwd(here, sizeof here));
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const struct config *config;
+        bool is_relative = cases[i][2][0] == '@';
+
+        (void)snprintf(text, sizeof text, "log: {output: %s}\n", cases[i][1]);
+        (void)snprintf(expected, sizeof expected, "%s%s", is_relative ? here : "", cases[i][2] + is_relative);
+        assert_int_equal(config_load_memory(cases[i][0], text, strlen(text), NULL, 0, &config, &error), 0);
+        assert_string_equal(config->log.daemon.path, expected);
+        config_release(config);
+    }
+}
+
+static void test_quiet_and_verbose_change_the_log(void **state)
+{
+    static const struct {
+        const char *text;
+        enum config_verbosity verbosity;
+        enum config_log_level level;
+        bool access;
+    } cases[] = {
+        {"", CONFIG_AS_CONFIGURED, CONFIG_LOG_INFO, true},
+        {"", CONFIG_QUIET, CONFIG_LOG_WARNING, false},
+        {"", CONFIG_VERBOSE, CONFIG_LOG_DEBUG, true},
+        {"log: {level: error}\n", CONFIG_QUIET, CONFIG_LOG_ERROR, false},
+        {"log: {level: error, access: false}\n", CONFIG_VERBOSE, CONFIG_LOG_DEBUG, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const struct config *config = load(cases[i].text);
+
+        config_set_verbosity(config, cases[i].verbosity);
+        assert_int_equal(config->log.level, cases[i].level);
+        assert_int_equal(config->log.access, cases[i].access);
+        config_release(config);
+    }
+}
+
+static void test_where_the_status_socket_is(void **state)
+{
+    static const struct config_status none = {.kind = CONFIG_STATUS_NONE}, automatic = {.kind = CONFIG_STATUS_AUTO};
+    const struct config_status given = {.kind = CONFIG_STATUS_PATH, .path = (char[]){"/x/y"}};
+    char path[128];
+
+    (void)state;
+    assert_false(config_status_path(&none, path, sizeof path));
+    assert_true(config_status_path(&given, path, sizeof path));
+    assert_string_equal(path, "/x/y");
+    assert_int_equal(setenv("XDG_RUNTIME_DIR", "/run/user/77", 1), 0);
+    assert_true(config_status_path(&automatic, path, sizeof path));
+    assert_string_equal(path, geteuid() == 0 ? "/run/socks6d.sock" : "/run/user/77/socks6d.sock");
+    assert_int_equal(setenv("XDG_RUNTIME_DIR", "relative", 1), 0);
+    assert_int_equal(config_status_path(&automatic, path, sizeof path), geteuid() == 0);
+    assert_int_equal(unsetenv("XDG_RUNTIME_DIR"), 0);
+    assert_int_equal(config_status_path(&automatic, path, sizeof path), geteuid() == 0);
 }
 
 static void test_times_in_every_unit(void **state)
@@ -805,6 +971,9 @@ static void test_printed_configuration_loads_to_the_same(void **state)
         "happy_eyeballs: {resolution_delay: 0, attempt_delay: 2s, prefer: ipv4, first_family_count: 16, remember: "
         "none, "
         "legacy: false}\n",
+        "log: {output: stdout, format: journald}\nstatus: {socket: none}\n",
+        "log: {output: \"./a \\\"\\u00e9\", access: {output: ../b, format: text, fields: [rule, id]}}\n"
+        "status: {socket: ./s}\n",
         "rules:\n"
         "  - deny: {users: [\"a\\tb\\\"c\\\\d\", \"\\u00e9\\u20ac\\U0001f600\", \"\\x85\", \"'\", \"~\", \"x: y\", \"# "
         "z\"]}\n"
@@ -899,8 +1068,15 @@ static void test_printing_shows_defaults_and_what_no_rule_matches(void **state)
              "  queries_per_second: auto\n"
              "log:\n"
              "  level: info\n"
-             "  format: text\n"
-             "  access: true\n"
+             "  format: auto\n"
+             "  output: stderr\n"
+             "  access:\n"
+             "    format: auto\n"
+             "    output: stderr\n"
+             "    fields: [id, client, listener, protocol, user, command, asked, dialled, reply, bytes_up, bytes_down, "
+             "duration_ms, reason, rule]\n"
+             "status:\n"
+             "  socket: auto\n"
              "# What no rule matches is allowed.\n"
              "# In any case clients that are not on loopback reach the proxy's own, loopback and link-local addresses "
              "only\n"
@@ -983,6 +1159,10 @@ int main(void)
         cmocka_unit_test(test_defaults_without_a_file),
         cmocka_unit_test(test_empty_files_and_sections_are_the_defaults),
         cmocka_unit_test(test_every_key_is_taken),
+        cmocka_unit_test(test_the_access_log_follows_the_daemons_unless_it_is_told),
+        cmocka_unit_test(test_paths_are_relative_to_the_configuration),
+        cmocka_unit_test(test_quiet_and_verbose_change_the_log),
+        cmocka_unit_test(test_where_the_status_socket_is),
         cmocka_unit_test(test_times_in_every_unit),
         cmocka_unit_test(test_rules_are_taken),
         cmocka_unit_test(test_hosts_with_short_names_are_no_slips),

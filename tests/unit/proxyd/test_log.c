@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "proxyd/log_format.h"
@@ -29,13 +30,13 @@ static char line[LOG_LINE_MAX + 1];
 
 static void assert_message(enum config_log_format format, const char *message, const char *expected)
 {
-    size_t len = log_format_message(line, format, &when, "info", message);
+    size_t len = log_format_message(line, format, &when, CONFIG_LOG_INFO, message);
 
     line[len] = '\0';
     assert_string_equal(line, expected);
 }
 
-static void test_messages_in_both_formats(void **state)
+static void test_messages_in_every_format(void **state)
 {
     (void)state;
     assert_message(CONFIG_LOG_TEXT, "listening on 127.0.0.1:1080", TIME " info listening on 127.0.0.1:1080\n");
@@ -52,14 +53,30 @@ static void test_messages_in_both_formats(void **state)
                    "{\"time\":\"" TIME "\",\"level\":\"info\",\"message\":\"a\\\\x0ab\\\\x80\"}\n");
 }
 
+static void test_the_journal_gets_priorities(void **state)
+{
+    static const char *const expected[] = {"<3>m\n", "<4>m\n", "<6>m\n", "<7>m\n"};
+
+    (void)state;
+    for (int level = 0; level < 4; level++) {
+        size_t len = log_format_message(line, CONFIG_LOG_JOURNALD, &when, (enum config_log_level)level, "m");
+
+        line[len] = '\0';
+        assert_string_equal(line, expected[level]);
+    }
+    assert_message(CONFIG_LOG_JOURNALD, "", "<6>\n");
+    /* A priority in a message is none: the journal takes the first one off only. */
+    assert_message(CONFIG_LOG_JOURNALD, "<0>forged\n<0>line", "<6><0>forged\\x0a<0>line\n");
+}
+
 static void test_long_messages_are_cut_and_say_so(void **state)
 {
     static char message[LOG_MESSAGE_MAX * 2];
 
     (void)state;
     memset(message, '\x01', sizeof message - 1);
-    for (int format = 0; format < 2; format++) {
-        size_t len = log_format_message(line, (enum config_log_format)format, &when, "error", message);
+    for (int format = 0; format < CONFIG_LOG_AUTO; format++) {
+        size_t len = log_format_message(line, (enum config_log_format)format, &when, CONFIG_LOG_ERROR, message);
         const char *end = format == CONFIG_LOG_JSON ? "\\\\x01...\"}\n" : "\\x01...\n";
 
         assert_in_range(len, LOG_MESSAGE_MAX, LOG_LINE_MAX - 1);
@@ -69,7 +86,7 @@ static void test_long_messages_are_cut_and_say_so(void **state)
     }
     /* One that just fits is not. */
     message[LOG_MESSAGE_MAX] = '\0';
-    line[log_format_message(line, CONFIG_LOG_TEXT, &when, "error", message)] = '\0';
+    line[log_format_message(line, CONFIG_LOG_TEXT, &when, CONFIG_LOG_ERROR, message)] = '\0';
     assert_null(strstr(line, "..."));
 }
 
@@ -116,15 +133,26 @@ static void fill_entry(struct log_access *entry)
     entry->dialled = socks6_addr_ipv4(client, 443);
 }
 
+static struct config_log_fields all_fields(void)
+{
+    struct config_log_fields fields = {.count = CONFIG_LOG_FIELD_COUNT};
+
+    for (uint8_t i = 0; i < CONFIG_LOG_FIELD_COUNT; i++) {
+        fields.order[i] = i;
+    }
+    return fields;
+}
+
 static void assert_access(enum config_log_format format, const struct log_access *entry, const char *expected)
 {
-    size_t len = log_format_access(line, format, &when, entry);
+    const struct config_log_fields fields = all_fields();
+    size_t len = log_format_access(line, format, &when, &fields, entry);
 
     line[len] = '\0';
     assert_string_equal(line, expected);
 }
 
-static void test_access_lines_in_both_formats(void **state)
+static void test_access_lines_in_every_format(void **state)
 {
     struct log_access entry;
 
@@ -140,6 +168,42 @@ static void test_access_lines_in_both_formats(void **state)
                   "\"listener\":\"[::1]:1080\",\"protocol\":\"socks6\",\"user\":null,\"command\":\"CONNECT\","
                   "\"asked\":\"example.org:443\",\"dialled\":\"127.0.0.1:443\",\"reply\":0,\"bytes_up\":1000,"
                   "\"bytes_down\":18446744073709551615,\"duration_ms\":62,\"reason\":\"client reset\",\"rule\":7}\n");
+    assert_access(CONFIG_LOG_JOURNALD, &entry,
+                  "<6>access id=12 client=127.0.0.1:50022 listener=[::1]:1080 protocol=socks6 user=- command=CONNECT "
+                  "asked=example.org:443 dialled=127.0.0.1:443 reply=0 bytes_up=1000 "
+                  "bytes_down=18446744073709551615 duration_ms=62 reason=\"client reset\" rule=7\n");
+}
+
+static void test_fields_are_those_asked_for_in_their_order(void **state)
+{
+    const struct config_log_fields two = {.order = {CONFIG_LOG_FIELD_asked, CONFIG_LOG_FIELD_id}, .count = 2};
+    static const struct {
+        enum config_log_format format;
+        const char *expected;
+    } cases[] = {
+        {CONFIG_LOG_TEXT, TIME " access asked=example.org:443 id=12\n"},
+        {CONFIG_LOG_JSON, "{\"time\":\"" TIME "\",\"level\":\"access\",\"asked\":\"example.org:443\",\"id\":12}\n"},
+        {CONFIG_LOG_JOURNALD, "<6>access asked=example.org:443 id=12\n"},
+    };
+    struct log_access entry;
+
+    (void)state;
+    fill_entry(&entry);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        line[log_format_access(line, cases[i].format, &when, &two, &entry)] = '\0';
+        assert_string_equal(line, cases[i].expected);
+    }
+    /* Each alone is what it is among all. */
+    for (uint8_t i = 0; i < CONFIG_LOG_FIELD_COUNT; i++) {
+        const struct config_log_fields one = {.order = {i}, .count = 1}, all = all_fields();
+        char alone[256];
+
+        line[log_format_access(line, CONFIG_LOG_TEXT, &when, &one, &entry)] = '\0';
+        (void)snprintf(alone, sizeof alone, "%.200s", line + strlen(TIME " access"));
+        alone[strcspn(alone, "\n")] = '\0';
+        line[log_format_access(line, CONFIG_LOG_TEXT, &when, &all, &entry)] = '\0';
+        assert_non_null(strstr(line, alone));
+    }
 }
 
 static void test_what_is_not_known_is_said_so(void **state)
@@ -175,21 +239,26 @@ static void test_names_cannot_forge_fields(void **state)
         {"\xc3\xa4\xff", "user=\"\\xc3\\xa4\\xff\" ", "\"user\":\"\\\\xc3\\\\xa4\\\\xff\","},
     };
 
+    const struct config_log_fields fields = all_fields();
+
     (void)state;
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct log_access entry;
 
         fill_entry(&entry);
         entry.user = cases[i].user;
-        line[log_format_access(line, CONFIG_LOG_TEXT, &when, &entry)] = '\0';
+        line[log_format_access(line, CONFIG_LOG_TEXT, &when, &fields, &entry)] = '\0';
         assert_non_null(strstr(line, cases[i].text));
-        line[log_format_access(line, CONFIG_LOG_JSON, &when, &entry)] = '\0';
+        line[log_format_access(line, CONFIG_LOG_JOURNALD, &when, &fields, &entry)] = '\0';
+        assert_non_null(strstr(line, cases[i].text));
+        line[log_format_access(line, CONFIG_LOG_JSON, &when, &fields, &entry)] = '\0';
         assert_non_null(strstr(line, cases[i].json));
     }
 }
 
 static void test_the_worst_line_fits(void **state)
 {
+    const struct config_log_fields fields = all_fields();
     static char name[256];
     struct log_access entry;
 
@@ -200,8 +269,8 @@ static void test_the_worst_line_fits(void **state)
     assert_int_equal(socks6_addr_name(name, 255, 65535, &entry.asked), 1);
     entry.dialled = entry.client = entry.listener = entry.asked;
     entry.reason = name;
-    for (int format = 0; format < 2; format++) {
-        size_t len = log_format_access(line, (enum config_log_format)format, &when, &entry);
+    for (int format = 0; format < CONFIG_LOG_AUTO; format++) {
+        size_t len = log_format_access(line, (enum config_log_format)format, &when, &fields, &entry);
 
         assert_in_range(len, 5 * 255 * 4, LOG_LINE_MAX - 1);
         line[len] = '\0';
@@ -213,11 +282,38 @@ static void test_the_worst_line_fits(void **state)
 /* -- the writer -- */
 
 static int pipe_fds[2];
+static struct config_log settings;
+static char daemon_path[64], access_path[64];
+
+/* The log opens what `fd` stands for anew, by its name. */
+static void direct_to(struct config_log_output *output, char path[64], int fd)
+{
+    (void)snprintf(path, 64, "/proc/self/fd/%d", fd);
+    output->target = CONFIG_LOG_FILE;
+    output->path = path;
+}
+
+static int start_log(int fd)
+{
+    char why[LOG_WHY_MAX];
+
+    direct_to(&settings.daemon, daemon_path, fd);
+    direct_to(&settings.access_output, access_path, fd);
+    return log_start(&settings, why);
+}
+
+static void configure(enum config_log_format format, enum config_log_level level, bool access)
+{
+    settings.daemon.format = settings.access_output.format = format;
+    settings.level = level;
+    settings.access = access;
+    log_apply(&settings);
+}
 
 static int open_pipe(void **state)
 {
     (void)state;
-    log_configure(CONFIG_LOG_TEXT, CONFIG_LOG_INFO, true);
+    settings = (struct config_log){.level = CONFIG_LOG_INFO, .access = true, .fields = all_fields()};
     return pipe2(pipe_fds, O_CLOEXEC);
 }
 
@@ -270,16 +366,16 @@ static void test_levels_and_switches_hold_at_once(void **state)
     char *text;
 
     (void)state;
-    assert_int_equal(log_start(pipe_fds[1]), 0);
+    assert_int_equal(start_log(pipe_fds[1]), 0);
     log_error("e%d", 1);
     log_warning("w%d", 1);
     log_info("i%d", 1);
     log_debug("d%d", 1);
     log_access_write(&entry);
-    log_configure(CONFIG_LOG_JSON, CONFIG_LOG_DEBUG, false);
+    configure(CONFIG_LOG_JSON, CONFIG_LOG_DEBUG, false);
     log_debug("d%d", 2);
     log_access_write(&entry);
-    log_configure(CONFIG_LOG_TEXT, CONFIG_LOG_ERROR, true);
+    configure(CONFIG_LOG_TEXT, CONFIG_LOG_ERROR, true);
     log_warning("w%d", 3);
     log_error("e%d", 3);
     log_access_write(&entry);
@@ -319,7 +415,7 @@ static void test_lines_of_threads_stay_whole_and_in_order(void **state)
     void *result;
 
     (void)state;
-    assert_int_equal(log_start(pipe_fds[1]), 0);
+    assert_int_equal(start_log(pipe_fds[1]), 0);
     assert_int_equal(pthread_create(&reader, NULL, read_slowly, NULL), 0);
     for (uintptr_t i = 0; i < THREADS; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, write_lines, (void *)i), 0);
@@ -368,7 +464,7 @@ static void test_a_stuck_reader_costs_lines_and_is_told(void **state)
     void *result;
 
     (void)state;
-    assert_int_equal(log_start(pipe_fds[1]), 0);
+    assert_int_equal(start_log(pipe_fds[1]), 0);
     /* More than the pipe and both buffers hold: this returns although nobody reads. */
     for (int i = 0; i < 60000; i++) {
         log_info("line %d of many, long enough to fill what there is to fill sooner or later", i);
@@ -396,7 +492,7 @@ static void test_a_stuck_reader_costs_lines_and_is_told(void **state)
 static void test_stopping_with_a_stuck_reader_returns(void **state)
 {
     (void)state;
-    assert_int_equal(log_start(pipe_fds[1]), 0);
+    assert_int_equal(start_log(pipe_fds[1]), 0);
     for (int i = 0; i < 30000; i++) {
         log_info("line %d of many, long enough to fill what there is to fill sooner or later", i);
     }
@@ -411,7 +507,7 @@ static void test_a_reader_that_is_gone_kills_nobody(void **state)
     /* SIGPIPE has its default action here, which would end us. */
     close(pipe_fds[0]);
     pipe_fds[0] = -1;
-    assert_int_equal(log_start(pipe_fds[1]), 0);
+    assert_int_equal(start_log(pipe_fds[1]), 0);
     for (int i = 0; i < 1000; i++) {
         log_info("to nobody");
     }
@@ -427,7 +523,7 @@ static void test_a_nonblocking_descriptor_loses_nothing(void **state)
     (void)state;
     assert_int_equal(fcntl(pipe_fds[1], F_SETFL, O_NONBLOCK), 0);
     assert_int_equal(fcntl(pipe_fds[1], F_SETPIPE_SZ, 4096), 4096);
-    assert_int_equal(log_start(pipe_fds[1]), 0);
+    assert_int_equal(start_log(pipe_fds[1]), 0);
     assert_int_equal(pthread_create(&reader, NULL, read_slowly, NULL), 0);
     for (int i = 0; i < 5000; i++) {
         log_info("line %d", i);
@@ -449,7 +545,7 @@ static void test_a_file_gets_every_line(void **state)
     (void)state;
     assert_true(fd >= 0);
     assert_int_equal(unlink(path), 0);
-    assert_int_equal(log_start(fd), 0);
+    assert_int_equal(start_log(fd), 0);
     for (int i = 0; i < 5000; i++) {
         log_info("line %d", i);
     }
@@ -468,13 +564,217 @@ static void test_a_full_disk_is_counted_and_survived(void **state)
 
     (void)state;
     assert_true(fd >= 0);
-    assert_int_equal(log_start(fd), 0);
+    assert_int_equal(start_log(fd), 0);
     for (int i = 0; i < 100; i++) {
         log_info("line %d", i);
     }
     log_stop();
     assert_int_equal(log_lost() - lost, 100);
     assert_int_equal(close(fd), 0);
+}
+
+/* -- outputs -- */
+
+static void make_file(char path[64])
+{
+    int fd;
+
+    strcpy(path, "/tmp/test_log.XXXXXX");
+    fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(close(fd), 0);
+}
+
+static char *take_file(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char *text;
+
+    assert_true(fd >= 0);
+    text = read_all(fd);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(unlink(path), 0);
+    return text;
+}
+
+static void test_a_rotated_file_is_left_and_a_new_one_begun(void **state)
+{
+    char path[64], rotated[80], why[LOG_WHY_MAX], *old, *new;
+
+    (void)state;
+    make_file(path);
+    (void)snprintf(rotated, sizeof rotated, "%s.1", path);
+    settings.daemon = (struct config_log_output){.target = CONFIG_LOG_FILE, .path = path};
+    settings.access = false;
+    assert_int_equal(log_start(&settings, why), 0);
+    for (int i = 0; i < 100; i++) {
+        log_info("before %d", i);
+    }
+    assert_int_equal(rename(path, rotated), 0);
+    for (int i = 0; i < 100; i++) {
+        log_info("between %d", i);
+    }
+    log_apply(&settings);
+    for (int i = 0; i < 100; i++) {
+        log_info("after %d", i);
+    }
+    log_stop();
+    old = take_file(rotated);
+    new = take_file(path);
+    assert_int_equal(count_lines(old, " before ") + count_lines(new, " before "), 100);
+    assert_int_equal(count_lines(old, " between ") + count_lines(new, " between "), 100);
+    assert_int_equal(count_lines(old, " after "), 0);
+    assert_int_equal(count_lines(new, " after "), 100);
+    assert_int_equal(count_lines(old, "\n") + count_lines(new, "\n"), 300);
+    free(old);
+    free(new);
+}
+
+static void test_a_file_that_cannot_be_opened_leaves_the_old_one(void **state)
+{
+    char path[64], why[LOG_WHY_MAX], *text;
+
+    (void)state;
+    make_file(path);
+    settings.daemon = (struct config_log_output){.target = CONFIG_LOG_FILE, .path = path};
+    settings.access = false;
+    assert_int_equal(log_start(&settings, why), 0);
+    settings.daemon.path = (char[]){"/nonexistent/socks6d.log"};
+    log_apply(&settings);
+    log_info("still here");
+    log_stop();
+    text = take_file(path);
+    assert_non_null(strstr(text,
+                           " error log: cannot write to /nonexistent/socks6d.log: No such file or directory; going "
+                           "on with the old one\n"));
+    assert_non_null(strstr(text, " info still here\n"));
+    free(text);
+    assert_int_equal(log_start(&settings, why), -ENOENT);
+    assert_string_equal(why, "log: cannot write to /nonexistent/socks6d.log: No such file or directory");
+    settings.daemon.path = (char[]){"/tmp"};
+    assert_int_equal(log_start(&settings, why), -EISDIR);
+}
+
+static void test_a_fifo_without_a_reader_is_an_error_and_no_wait(void **state)
+{
+    char path[64], why[LOG_WHY_MAX];
+
+    (void)state;
+    make_file(path);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    settings.daemon = (struct config_log_output){.target = CONFIG_LOG_FILE, .path = path};
+    assert_int_equal(log_start(&settings, why), -ENXIO);
+    assert_int_equal(unlink(path), 0);
+}
+
+static void test_the_access_log_goes_its_own_way_and_back(void **state)
+{
+    const struct log_access entry = {.id = 77, .reply = -1, .reason = "done"};
+    char path[64], access[64], why[LOG_WHY_MAX], *text, *lines;
+
+    (void)state;
+    make_file(path);
+    make_file(access);
+    settings.daemon = (struct config_log_output){.target = CONFIG_LOG_FILE, .path = path};
+    settings.access_output =
+        (struct config_log_output){.target = CONFIG_LOG_FILE, .path = access, .format = CONFIG_LOG_JSON};
+    assert_int_equal(log_start(&settings, why), 0);
+    log_info("one");
+    log_access_write(&entry);
+    settings.access_output = settings.daemon; /* to the daemon's */
+    log_apply(&settings);
+    log_access_write(&entry);
+    settings.access_output = /* and back */
+        (struct config_log_output){.target = CONFIG_LOG_FILE, .path = access, .format = CONFIG_LOG_JOURNALD};
+    log_apply(&settings);
+    log_access_write(&entry);
+    settings.access_output.path = (char[]){"/nonexistent/x"};
+    log_apply(&settings);
+    log_access_write(&entry);
+    settings.access = false;
+    log_apply(&settings);
+    log_access_write(&entry);
+    settings.access = true; /* there is no old one to go on with any more */
+    log_apply(&settings);
+    log_access_write(&entry);
+    log_stop();
+    text = take_file(path);
+    lines = take_file(access);
+    assert_int_equal(count_lines(text, " access id=77 "), 1);
+    assert_int_equal(count_lines(text, "<6>access id=77 "), 1);
+    assert_int_equal(count_lines(text, " info one\n"), 1);
+    assert_int_equal(count_lines(text,
+                                 "access log: cannot write to /nonexistent/x: No such file or directory; going on "
+                                 "with the old one\n"),
+                     1);
+    assert_int_equal(count_lines(text, "; going on with the daemon's log\n"), 1);
+    assert_int_equal(count_lines(lines, "\"level\":\"access\",\"id\":77,"), 1);
+    assert_int_equal(count_lines(lines, "<6>access id=77 "), 2);
+    assert_int_equal(count_lines(lines, "\n"), 3);
+    free(text);
+    free(lines);
+}
+
+/* A line that waits at a stuck reader comes whole to where the log moves. */
+static void test_what_a_stuck_reader_does_not_take_moves_on(void **state)
+{
+    char path[64], *text, *rest;
+    size_t lines;
+
+    (void)state;
+    make_file(path);
+    settings.access = false;
+    assert_int_equal(start_log(pipe_fds[1]), 0);
+    for (int i = 0; i < 5000; i++) {
+        log_info("line %d of many, long enough to fill a pipe long before the last one", i);
+    }
+    settings.daemon.path = path;
+    log_apply(&settings);
+    log_stop();
+    close(pipe_fds[1]);
+    pipe_fds[1] = -1;
+    rest = read_all(pipe_fds[0]);
+    text = take_file(path);
+    lines = count_lines(rest, "\n") + count_lines(text, "\n");
+    assert_int_equal(lines, 5000);
+    assert_non_null(strstr(text, "Z info line 4999 of many"));
+    assert_memory_equal(text + 4, "-", 1); /* begins with a time: a whole line */
+    free(text);
+    free(rest);
+}
+
+static void test_the_journal_is_recognized(void **state)
+{
+    char stream[64], why[LOG_WHY_MAX], *text;
+    int kept = dup(STDERR_FILENO);
+    struct stat status;
+
+    (void)state;
+    assert_true(kept >= 0);
+    assert_int_equal(dup2(pipe_fds[1], STDERR_FILENO), STDERR_FILENO);
+    assert_int_equal(fstat(pipe_fds[1], &status), 0);
+    settings.daemon.format = settings.access_output.format = CONFIG_LOG_AUTO;
+    settings.access = false;
+    static const struct {
+        const char *before, *between, *after;
+    } cases[] = {{"", ":", ""}, {"", ":1", ""}, {"", ":", " "}, {"x", ":", ""}, {"1", ":", ""}, {"", ";", ""}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        (void)snprintf(stream, sizeof stream, "%s%ju%s%ju%s", cases[i].before, (uintmax_t)status.st_dev,
+                       cases[i].between, (uintmax_t)status.st_ino, cases[i].after);
+        assert_int_equal(setenv("JOURNAL_STREAM", stream, 1), 0);
+        assert_int_equal(log_start(&settings, why), 0);
+        log_info("line %zu", i);
+        log_stop();
+    }
+    assert_int_equal(unsetenv("JOURNAL_STREAM"), 0);
+    assert_int_equal(dup2(kept, STDERR_FILENO), STDERR_FILENO);
+    close(kept);
+    text = stop_and_read();
+    assert_non_null(strstr(text, "<6>line 0\n"));
+    assert_int_equal(count_lines(text, "<6>"), 1);
+    assert_int_equal(count_lines(text, "Z info line "), COUNT(cases) - 1);
+    free(text);
 }
 
 static void test_without_a_writer_lines_go_to_standard_error(void **state)
@@ -486,7 +786,7 @@ static void test_without_a_writer_lines_go_to_standard_error(void **state)
     assert_true(kept >= 0);
     assert_int_equal(dup2(pipe_fds[1], STDERR_FILENO), STDERR_FILENO);
     log_error("before the start");
-    assert_int_equal(log_start(pipe_fds[1]), 0);
+    assert_int_equal(start_log(pipe_fds[1]), 0);
     log_stop();
     log_error("after the end");
     log_stop();
@@ -502,10 +802,12 @@ static void test_without_a_writer_lines_go_to_standard_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_messages_in_both_formats),
+        cmocka_unit_test(test_messages_in_every_format),
+        cmocka_unit_test(test_the_journal_gets_priorities),
+        cmocka_unit_test(test_fields_are_those_asked_for_in_their_order),
         cmocka_unit_test(test_long_messages_are_cut_and_say_so),
         cmocka_unit_test(test_quote_leaves_nothing_that_acts),
-        cmocka_unit_test(test_access_lines_in_both_formats),
+        cmocka_unit_test(test_access_lines_in_every_format),
         cmocka_unit_test(test_what_is_not_known_is_said_so),
         cmocka_unit_test(test_names_cannot_forge_fields),
         cmocka_unit_test(test_the_worst_line_fits),
@@ -517,6 +819,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_nonblocking_descriptor_loses_nothing, open_pipe, close_pipe),
         cmocka_unit_test_setup_teardown(test_a_file_gets_every_line, open_pipe, close_pipe),
         cmocka_unit_test_setup_teardown(test_a_full_disk_is_counted_and_survived, open_pipe, close_pipe),
+        cmocka_unit_test_setup_teardown(test_a_rotated_file_is_left_and_a_new_one_begun, open_pipe, close_pipe),
+        cmocka_unit_test_setup_teardown(test_a_file_that_cannot_be_opened_leaves_the_old_one, open_pipe, close_pipe),
+        cmocka_unit_test_setup_teardown(test_a_fifo_without_a_reader_is_an_error_and_no_wait, open_pipe, close_pipe),
+        cmocka_unit_test_setup_teardown(test_the_access_log_goes_its_own_way_and_back, open_pipe, close_pipe),
+        cmocka_unit_test_setup_teardown(test_what_a_stuck_reader_does_not_take_moves_on, open_pipe, close_pipe),
+        cmocka_unit_test_setup_teardown(test_the_journal_is_recognized, open_pipe, close_pipe),
         cmocka_unit_test_setup_teardown(test_without_a_writer_lines_go_to_standard_error, open_pipe, close_pipe),
     };
 

@@ -69,7 +69,8 @@ static const char text[] =
     "rules:\n"
     "  - allow: {users: [a, b, c, d, e], from: [10.0.0.0/8, 192.0.2.1], ports: [1, 3, 5, 7, 9], commands: connect}\n"
     "  - deny: {to: [own, 10.0.0.0/8, x.org, \"*.y.org\", \"2001:db8::/32\"]}\n"
-    "  - allow:\n  - allow:\n  - allow:\n  - allow:\n  - allow:\n  - allow:\n  - allow:\n";
+    "  - allow:\n  - allow:\n  - allow:\n  - allow:\n  - allow:\n  - allow:\n  - allow:\n"
+    "log: {output: /a, access: {format: json}}\nstatus: {socket: ./s}\n";
 
 /* Returns whether it succeeded with `n` allocations. */
 static bool load_with(int n, const char *const *listen, size_t listen_count)
@@ -183,13 +184,22 @@ static void test_following_addresses_fails_cleanly(void **state)
 
 static void test_the_log_does_not_start_without_memory(void **state)
 {
+    const struct config_log settings = {
+        .level = CONFIG_LOG_DEBUG,
+        .daemon = {.target = CONFIG_LOG_STDERR},
+        .access = true,
+        .access_output = {.target = CONFIG_LOG_STDOUT},
+    };
+    char why[LOG_WHY_MAX];
+
     (void)state;
-    for (int n = 0; n < 3; n++) {
+    /* Three for each of the two writers, one for the settings. */
+    for (int n = 0; n < 7; n++) {
         left = n;
-        assert_int_equal(log_start(STDERR_FILENO), -ENOMEM);
+        assert_int_equal(log_start(&settings, why), -ENOMEM);
         left = -1;
     }
-    assert_int_equal(log_start(STDERR_FILENO), 0);
+    assert_int_equal(log_start(&settings, why), 0);
     log_stop();
 }
 
