@@ -297,3 +297,51 @@ int config_load(const char *path, const char *const *listen, size_t listen_count
     free(text);
     return err;
 }
+
+/* 0 or an errno. Asking the kernel rather than the list of interfaces: it also knows of routes and net.*.ip_nonlocal_bind. */
+static int try_to_bind(const struct socks6_addr *addr)
+{
+    struct sockaddr_storage sa;
+    socklen_t len;
+    int fd, error = EAFNOSUPPORT;
+
+    if (!sock_from_addr(addr, &sa, &len)) {
+        return error;
+    }
+    fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return errno;
+    }
+    error = bind(fd, (const struct sockaddr *)&sa, len) == 0 ? 0 : errno;
+    close(fd);
+    return error;
+}
+
+static void try_list(const struct socks6_addr *addrs, size_t count, unsigned line, config_tell_missing *tell,
+                     void *user)
+{
+    for (size_t i = 0; i < count; i++) {
+        int error = try_to_bind(&addrs[i]);
+
+        if (error != 0) {
+            char text[NET_TEXT_MAX];
+
+            source_address_format(&addrs[i], text);
+            tell(user, text, line, error);
+        }
+    }
+}
+
+void config_missing_outgoing(const struct config *config, config_tell_missing *tell, void *user)
+{
+    const struct policy *policy = config->policy;
+
+    try_list(policy->outgoing.ipv4, policy->outgoing.ipv4_count, 0, tell, user);
+    try_list(policy->outgoing.ipv6, policy->outgoing.ipv6_count, 0, tell, user);
+    for (size_t i = 0; i < policy->count; i++) {
+        const struct policy_rule *rule = &policy->rules[i];
+
+        try_list(rule->outgoing.ipv4, rule->outgoing.ipv4_count, rule->line, tell, user);
+        try_list(rule->outgoing.ipv6, rule->outgoing.ipv6_count, rule->line, tell, user);
+    }
+}

@@ -183,6 +183,13 @@ void config_release(const struct config *config);
  */
 void config_print(const struct config *config, FILE *out);
 
+/*
+ * Calls `tell` for each address of `outgoing` that the kernel does not let us bind to now, with the line of the rule that
+ * has it (0: the list for all) and the errno. Not an error: addresses come and go, and the dialer goes to the next one.
+ */
+typedef void config_tell_missing(void *user, const char *address, unsigned line, int error);
+void config_missing_outgoing(const struct config *config, config_tell_missing *tell, void *user);
+
 /* Writes a line "note: ..." for each setting that is valid and yet will not do what it seems to; for -t. */
 void config_notes(const struct config *config, FILE *out);
 

@@ -177,6 +177,54 @@ bool net_parse(const char *text, struct net *out, char why[CONFIG_WHY_MAX])
     return true;
 }
 
+/* What no connection can come from; NULL = it is none of that. */
+static const char *never_a_source(const struct socks6_addr *addr)
+{
+    bool is_ipv4 = addr->type == SOCKS6_ADDR_IPV4;
+
+    if (is_ipv4 ? addr->u.ipv4[0] == 0 : socks6_addr_is_unspecified(addr)) {
+        return "is no address of a host; write one, or nothing to let the system choose";
+    }
+    if (is_ipv4 ? addr->u.ipv4[0] >= 224 : addr->u.ipv6[0] == 0xff) {
+        return "is not the address of one host; write one that this host has";
+    }
+    if (!is_ipv4 && addr->u.ipv6[0] == 0xfe && (addr->u.ipv6[1] & 0xc0) == 0x80) {
+        return "is link-local, which needs an interface to say more; write another address of this host";
+    }
+    return NULL;
+}
+
+bool source_address_parse(const char *text, struct socks6_addr *out, char why[CONFIG_WHY_MAX])
+{
+    struct socks6_addr addr;
+    char unused[CONFIG_WHY_MAX];
+    struct net net;
+
+    if (!parse_ip(text, strlen(text), &addr)) {
+        if (listen_address_parse(text, &addr, unused)) {
+            return say(why, "%s has a port; write the address alone", config_show(text));
+        }
+        if (net_parse(text, &net, unused)) {
+            return say(why, "%s is a network; write each address", config_show(text));
+        }
+        return say(why, "%s is not an IP address; write one of this host, such as 192.0.2.1 or \"2001:db8::1\"",
+                   config_show(text));
+    }
+    if (never_a_source(&addr) != NULL) {
+        return say(why, "%s %s", config_show(text), never_a_source(&addr));
+    }
+    *out = addr;
+    return true;
+}
+
+void source_address_format(const struct socks6_addr *addr, char out[NET_TEXT_MAX])
+{
+    struct ip ip = {0};
+
+    (void)ip_from_addr(addr, &ip); /* source_address_parse() made it */
+    net_format(&(struct net){.ip = ip, .bits = ip.family == NET_IPV4 ? 32 : 128}, out);
+}
+
 bool ports_parse(const char *text, struct port_range *out, char why[CONFIG_WHY_MAX])
 {
     const char *dash = strchr(text, '-');

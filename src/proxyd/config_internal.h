@@ -41,6 +41,9 @@ SOCKS6_MUST_CHECK int config_read_rules(const struct config_place *place, const 
 /* The value of `happy_eyeballs:`; `target` is the struct config_draft. */
 SOCKS6_MUST_CHECK int config_read_happy_eyeballs(const struct config_place *place, const struct yaml_node *value,
                                                  void *target);
+/* The value of `outgoing:`, at the top or of a rule; `outgoing` is empty before. */
+SOCKS6_MUST_CHECK int config_read_outgoing(const struct config_place *place, const struct yaml_node *node,
+                                           struct policy_outgoing *outgoing);
 /* The value of `log:`; `log` has the defaults before. */
 SOCKS6_MUST_CHECK int config_read_log(const struct config_place *place, const struct yaml_node *node,
                                       struct config_log *log);

@@ -166,6 +166,13 @@ static int read_relay(const struct config_place *place, const struct yaml_node *
     return 0;
 }
 
+static int read_outgoing(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_draft *draft = target;
+
+    return config_read_outgoing(place, value, &draft->snapshot->config.policy->outgoing);
+}
+
 static int read_rules(const struct config_place *place, const struct yaml_node *value, void *target)
 {
     struct config_draft *draft = target;
@@ -262,15 +269,11 @@ static int read_status(const struct config_place *place, const struct yaml_node 
 }
 
 static const struct config_key top_keys[] = {
-    {"listeners", read_listeners},
-    {"open", read_open},
-    {"workers", read_workers},
-    {"relay", read_relay},
-    {"rules", read_rules},
-    {"limits", read_limits},
-    {"happy_eyeballs", config_read_happy_eyeballs},
-    {"dns", config_read_dns},
-    {"log", read_log},
+    {"listeners", read_listeners}, {"open", read_open},
+    {"workers", read_workers},     {"relay", read_relay},
+    {"outgoing", read_outgoing},   {"rules", read_rules},
+    {"limits", read_limits},       {"happy_eyeballs", config_read_happy_eyeballs},
+    {"dns", config_read_dns},      {"log", read_log},
     {"status", read_status},
 };
 

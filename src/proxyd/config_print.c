@@ -67,6 +67,24 @@ static void print_listener(const struct config_listener *listener, FILE *out)
     fprintf(out, "]\n    open: %s\n", listener->open ? "true" : "false");
 }
 
+static void print_addresses(const struct socks6_addr *addrs, size_t count, bool is_first, FILE *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        char text[NET_TEXT_MAX];
+
+        source_address_format(&addrs[i], text);
+        fprintf(out, "%s\"%s\"", is_first && i == 0 ? "" : ", ", text);
+    }
+}
+
+static void print_outgoing(const struct policy_outgoing *outgoing, FILE *out)
+{
+    fputs("outgoing: [", out);
+    print_addresses(outgoing->ipv4, outgoing->ipv4_count, true, out);
+    print_addresses(outgoing->ipv6, outgoing->ipv6_count, outgoing->ipv4_count == 0, out);
+    fputc(']', out);
+}
+
 static void print_rule(const struct policy_rule *rule, FILE *out)
 {
     const char *separator = "";
@@ -85,6 +103,10 @@ static void print_rule(const struct policy_rule *rule, FILE *out)
             config_print_text(shown->items[j], out);
         }
         fputc(']', out);
+    }
+    if (rule->has_outgoing) {
+        fputs(separator, out);
+        print_outgoing(&rule->outgoing, out);
     }
     fputs("}\n", out);
 }
@@ -133,6 +155,16 @@ static void note_paths(const struct config *config, FILE *out)
     }
 }
 
+static void note_missing(void *user, const char *address, unsigned line, int error)
+{
+    char where[32] = "";
+
+    if (line != 0) {
+        (void)snprintf(where, sizeof where, " of the rule at line %u", line);
+    }
+    fprintf(user, "note: outgoing%s: no connection can come from %s now: %s\n", where, address, strerrordesc_np(error));
+}
+
 void config_notes(const struct config *config, FILE *out)
 {
     const struct policy *policy = config->policy;
@@ -144,6 +176,7 @@ void config_notes(const struct config *config, FILE *out)
                     policy->rules[i].line);
         }
     }
+    config_missing_outgoing(config, note_missing, out);
     note_paths(config, out);
 }
 
@@ -236,6 +269,8 @@ void config_print(const struct config *config, FILE *out)
         fprintf(out, "workers: %u\n", config->workers);
     }
     fprintf(out, "relay: %s\n", config_relay_names[config->relay]);
+    print_outgoing(&policy->outgoing, out);
+    fputc('\n', out);
     fputs(policy->count == 0 ? "rules: []\n" : "rules:\n", out);
     for (size_t i = 0; i < policy->count; i++) {
         print_rule(&policy->rules[i], out);

@@ -2,6 +2,7 @@
  * `rules:`: a list of mappings with one key each, allow or deny.
  */
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -169,8 +170,57 @@ static int read_commands(const struct config_place *place, const struct yaml_nod
     return read_each(place, value, EMPTY_CRITERION, read_command, target);
 }
 
+static int read_outgoing_address(const struct config_place *place, const struct yaml_node *item, void *target)
+{
+    char why[CONFIG_WHY_MAX];
+    struct socks6_addr addr;
+
+    if (require_scalar(place, item, "an address of this host") != 0) {
+        return -1;
+    }
+    if (!source_address_parse(item->text, &addr, why)) {
+        return config_fail(place, item->line, item->column, "%s", why);
+    }
+    switch (outgoing_add(target, &addr)) {
+    case 0:
+        return 0;
+    case -EEXIST:
+        return config_fail(place, item->line, item->column, "%s is in this list already; remove one of the two",
+                           config_show(item->text));
+    case -ENOSPC:
+        return config_fail(place, item->line, item->column, "more than %u addresses; remove this and what follows",
+                           POLICY_OUTGOING_MAX);
+    default:
+        return config_fail(place, 0, 0, "no memory to read it");
+    }
+}
+
+int config_read_outgoing(const struct config_place *place, const struct yaml_node *node,
+                         struct policy_outgoing *outgoing)
+{
+    if (node->kind == YAML_LIST && node->count == 0) {
+        return 0;
+    }
+    return read_each(place, node, "has to be written as one: [], to let the system choose; or list addresses",
+                     read_outgoing_address, outgoing);
+}
+
+static int read_outgoing(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct policy_rule *rule = target;
+
+    if (!rule->allow) {
+        return config_fail(place, value->line, value->column,
+                           "a deny rule connects to nothing; remove 'outgoing' here, or write 'allow'");
+    }
+    rule->has_outgoing = true;
+    return config_read_outgoing(place, value, &rule->outgoing);
+}
+
+/* The criteria in the order of enum policy_criterion, then the rest. */
 static const struct config_key rule_keys[] = {
-    {"users", read_users}, {"from", read_from}, {"to", read_to}, {"ports", read_ports}, {"commands", read_commands},
+    {"users", read_users}, {"from", read_from},         {"to", read_to},
+    {"ports", read_ports}, {"commands", read_commands}, {"outgoing", read_outgoing},
 };
 
 const struct config_section config_rule_section = {"rules", rule_keys, COUNT(rule_keys)};

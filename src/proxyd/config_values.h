@@ -69,6 +69,8 @@ SOCKS6_MUST_CHECK int read_output_path(const struct config_place *place, const s
 SOCKS6_MUST_CHECK bool listen_address_parse(const char *text, struct socks6_addr *out, char why[CONFIG_WHY_MAX]);
 /* "10.0.0.0/8", "192.0.2.1", "fe80::/10". An IPv4-mapped network becomes IPv4. */
 SOCKS6_MUST_CHECK bool net_parse(const char *text, struct net *out, char why[CONFIG_WHY_MAX]);
+/* "192.0.2.1", "2001:db8::1": one that this host may have. An IPv4-mapped address becomes IPv4. */
+SOCKS6_MUST_CHECK bool source_address_parse(const char *text, struct socks6_addr *out, char why[CONFIG_WHY_MAX]);
 /* "443", "8000-8999". */
 SOCKS6_MUST_CHECK bool ports_parse(const char *text, struct port_range *out, char why[CONFIG_WHY_MAX]);
 /* A host name, or "*." and one. */
@@ -77,6 +79,8 @@ SOCKS6_MUST_CHECK bool host_pattern_check(const char *text, char why[CONFIG_WHY_
 /* The form in which net_parse() reads it again; one address without a length. */
 #define NET_TEXT_MAX 64
 void net_format(const struct net *net, char out[NET_TEXT_MAX]);
+/* An IP address without its port. */
+void source_address_format(const struct socks6_addr *addr, char out[NET_TEXT_MAX]);
 
 /* How many letters are wrong, missing, too many or exchanged; texts beyond 31 letters count as far off. */
 unsigned text_distance(const char *a, const char *b);

@@ -235,6 +235,17 @@ static void reload_dns(struct daemon *daemon, const struct config *config)
     }
 }
 
+static void warn_of_missing(void *user, const char *address, unsigned line, int error)
+{
+    char where[32] = "";
+
+    (void)user;
+    if (line != 0) {
+        (void)snprintf(where, sizeof where, " of the rule at line %u", line);
+    }
+    log_warning("outgoing%s: no connection can come from %s now: %s", where, address, strerror(error));
+}
+
 /* 0, or -1 with nothing changed and the reason. Takes `config` if it succeeds. */
 static int apply_config(struct daemon *daemon, const struct config *config, char *why, size_t why_size)
 {
@@ -255,6 +266,7 @@ static int apply_config(struct daemon *daemon, const struct config *config, char
         free(bound);
         return -1;
     }
+    config_missing_outgoing(config, warn_of_missing, NULL);
     if (config->workers != daemon->config->workers) {
         log_warning("a change of `workers` takes effect at the next start");
     }
@@ -516,6 +528,7 @@ static int run(struct daemon *daemon)
 {
     int err;
 
+    config_missing_outgoing(daemon->config, warn_of_missing, NULL);
     log_info("ready: %u workers, at most %" PRIu32 " connections", daemon->worker_count, connections_max(daemon));
     if (daemon->status != NULL) {
         log_debug("status socket: %s", status_socket_path(daemon->status));

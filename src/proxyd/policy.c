@@ -167,21 +167,34 @@ static enum match to_may_match(const struct policy_rule *rule, const struct subj
     return NO;
 }
 
-static struct policy_result result(bool allow, unsigned line, const char *why)
+static struct policy_result denied(unsigned line, const char *why)
 {
-    return (struct policy_result){.verdict = allow ? POLICY_ALLOW : POLICY_DENY, .line = line, .why = why};
+    return (struct policy_result){.verdict = POLICY_DENY, .line = line, .why = why};
 }
 
-static struct policy_result by_rule(const struct policy_rule *rule)
+static struct policy_result by_rule(const struct policy *policy, const struct policy_rule *rule)
 {
-    return result(rule->allow, rule->line, rule->allow ? "allowed by rule" : "denied by rule");
+    if (!rule->allow) {
+        return denied(rule->line, "denied by rule");
+    }
+    return (struct policy_result){
+        .verdict = POLICY_ALLOW,
+        .line = rule->line,
+        .why = "allowed by rule",
+        .outgoing = rule->has_outgoing ? &rule->outgoing : &policy->outgoing,
+    };
 }
 
 static struct policy_result by_default(const struct policy *policy)
 {
-    bool allow = policy_default_allow(policy);
-
-    return result(allow, 0, allow ? "allowed: no rule denies it" : "denied: no rule allows it");
+    if (!policy_default_allow(policy)) {
+        return denied(0, "denied: no rule allows it");
+    }
+    return (struct policy_result){
+        .verdict = POLICY_ALLOW,
+        .why = "allowed: no rule denies it",
+        .outgoing = &policy->outgoing,
+    };
 }
 
 static void subject_init(struct subject *subject, const struct policy_request *request, const struct local_addrs *local)
@@ -212,7 +225,7 @@ static struct policy_result walk_name(const struct policy *policy, const struct 
         }
         match = to_may_match(rule, subject, family);
         if (match == YES || (match == MAYBE && rule->allow)) {
-            return by_rule(rule);
+            return by_rule(policy, rule);
         }
     }
     return by_default(policy);
@@ -255,7 +268,7 @@ static struct policy_result check_protection(const struct subject *subject, cons
         const char *why = protection(ip, subject->local);
 
         if (why != NULL && (rule == NULL || !to_names_ip(rule, subject->local, ip))) {
-            return result(false, 0, why);
+            return denied(0, why);
         }
     }
     return allowed;
@@ -270,14 +283,14 @@ struct policy_result policy_check_addr(const struct policy *policy, const struct
     subject_init(&subject, request, local);
     if (subject.has_destination) {
         if (request->addr == NULL || !ip_from_addr(request->addr, &ip)) {
-            return result(false, 0, "denied: unspecified");
+            return denied(0, "denied: unspecified");
         }
         subject.dest = policy_addr_from_ip(&ip);
         for (size_t i = 0; i < subject.dest.count; i++) {
             const char *why = ip_never_dialled(&subject.dest.all[i]);
 
             if (why != NULL) {
-                return result(false, 0, why);
+                return denied(0, why);
             }
         }
     }
@@ -288,9 +301,9 @@ struct policy_result policy_check_addr(const struct policy *policy, const struct
             continue;
         }
         if (!rule->allow) {
-            return by_rule(rule);
+            return by_rule(policy, rule);
         }
-        return check_protection(&subject, rule, by_rule(rule));
+        return check_protection(&subject, rule, by_rule(policy, rule));
     }
     if (!policy_default_allow(policy)) {
         return by_default(policy);

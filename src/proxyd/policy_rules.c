@@ -9,6 +9,12 @@ struct policy *policy_new(void)
     return calloc(1, sizeof(struct policy));
 }
 
+static void outgoing_done(struct policy_outgoing *outgoing)
+{
+    free(outgoing->ipv4);
+    free(outgoing->ipv6);
+}
+
 static void rule_done(struct policy_rule *rule)
 {
     nameset_done(&rule->users);
@@ -17,6 +23,7 @@ static void rule_done(struct policy_rule *rule)
     nameset_done(&rule->to.names);
     nameset_done(&rule->to.suffixes);
     free(rule->ports);
+    outgoing_done(&rule->outgoing);
     for (int i = 0; i < POLICY_CRITERION_COUNT; i++) {
         nameset_done(&rule->shown[i]);
     }
@@ -31,6 +38,7 @@ void policy_free(struct policy *policy)
         rule_done(&policy->rules[i]);
     }
     free(policy->rules);
+    outgoing_done(&policy->outgoing);
     free(policy);
 }
 
@@ -157,6 +165,30 @@ int rule_add_command(struct policy_rule *rule, enum socks6_command command, cons
 {
     rule->commands |= 1u << command;
     return show(rule, POLICY_COMMANDS, shown);
+}
+
+int outgoing_add(struct policy_outgoing *outgoing, const struct socks6_addr *addr)
+{
+    bool is_ipv4 = addr->type == SOCKS6_ADDR_IPV4;
+    struct socks6_addr **list = is_ipv4 ? &outgoing->ipv4 : &outgoing->ipv6, *grown, added = *addr;
+    size_t *count = is_ipv4 ? &outgoing->ipv4_count : &outgoing->ipv6_count;
+
+    added.port = 0;
+    for (size_t i = 0; i < *count; i++) {
+        if (socks6_addr_equal(&(*list)[i], &added)) {
+            return -EEXIST;
+        }
+    }
+    if (*count == POLICY_OUTGOING_MAX) {
+        return -ENOSPC;
+    }
+    grown = reallocarray(*list, *count + 1, sizeof *grown);
+    if (grown == NULL) {
+        return -ENOMEM;
+    }
+    grown[(*count)++] = added;
+    *list = grown;
+    return 0;
 }
 
 bool rule_has(const struct policy_rule *rule, enum policy_criterion criterion)

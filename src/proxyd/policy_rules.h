@@ -46,13 +46,20 @@ struct policy_rule {
     struct netset from;
     struct nameset users;
 
+    bool has_outgoing; /* its own, even if they are none */
+    struct policy_outgoing outgoing;
+
     struct nameset shown[POLICY_CRITERION_COUNT]; /* each criterion's entries as they were written, in their order */
 };
 
 struct policy {
     struct policy_rule *rules;
     size_t count, size;
+    struct policy_outgoing outgoing; /* of rules without their own, and of what no rule matches */
 };
+
+/* The most addresses that a family's list may have. */
+#define POLICY_OUTGOING_MAX 1024u
 
 /* NULL = no memory. */
 struct policy *policy_new(void);
@@ -71,6 +78,9 @@ SOCKS6_MUST_CHECK int rule_add_to_net(struct policy_rule *rule, const struct net
 SOCKS6_MUST_CHECK int rule_add_to_name(struct policy_rule *rule, const char *name);
 SOCKS6_MUST_CHECK int rule_add_ports(struct policy_rule *rule, struct port_range range, const char *shown);
 SOCKS6_MUST_CHECK int rule_add_command(struct policy_rule *rule, enum socks6_command command, const char *shown);
+
+/* 0; -ENOMEM; -EEXIST = it is there already; -ENOSPC = POLICY_OUTGOING_MAX are. The port of `addr` does not matter. */
+SOCKS6_MUST_CHECK int outgoing_add(struct policy_outgoing *outgoing, const struct socks6_addr *addr);
 
 /* Whether the rule has this criterion. */
 bool rule_has(const struct policy_rule *rule, enum policy_criterion criterion);

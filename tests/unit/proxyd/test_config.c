@@ -57,7 +57,8 @@ static void assert_error(const char *text, size_t len, const char *expected)
 
 #define QUOTE_IPV6 "YAML reads this IPv6 address as something else; put it in quotes: \"[::]:1080\", \"fe80::/10\""
 #define EMPTY_LIST "an empty list would match nothing; remove the key to match everything, or say what it is for"
-#define TOP_KEYS "(keys here: listeners, open, workers, relay, rules, limits, happy_eyeballs, dns, log, status)"
+#define TOP_KEYS                                                                                                       \
+    "(keys here: listeners, open, workers, relay, outgoing, rules, limits, happy_eyeballs, dns, log, status)"
 #define LIMIT_KEYS "(keys here: handshake, connect, idle, half_closed, connections, connections_per_client, options)"
 #define NO_TIME "is not a time; write a number and a unit: 500ms, 10s, 5m, 24h, 7d"
 #define NO_HOST                                                                                                        \
@@ -352,8 +353,38 @@ static void test_rule_errors_are_exact(void **state)
         {"rules:\n  - allow:\n    to: own\n",
          "f.yaml:3:5: a second key in one rule; begin each rule with '- ', and indent what belongs to 'allow'"},
         {RULE("own"), AT "12: expected a mapping ('users: ...'), found 'own'"},
-        {RULE("{dest: own}"), AT "13: unknown key 'dest'; remove it (keys here: users, from, to, ports, commands)"},
-        {RULE("{port: 1}"), AT "13: unknown key 'port'; write 'ports' (keys here: users, from, to, ports, commands)"},
+        {"outgoing: eth0\n", "f.yaml:1:11: 'eth0' is not an IP address; write one of this host, such as 192.0.2.1 or "
+                             "\"2001:db8::1\""},
+        {"outgoing: [192.0.2.1, 192.0.2.1:80]\n", "f.yaml:1:23: '192.0.2.1:80' has a port; write the address alone"},
+        {"outgoing: [192.0.2.0/24]\n", "f.yaml:1:12: '192.0.2.0/24' is a network; write each address"},
+        {"outgoing: [192.0.2.1, \"::ffff:192.0.2.1\"]\n",
+         "f.yaml:1:23: '::ffff:192.0.2.1' is in this list already; remove one of the two"},
+        {"outgoing: 0.0.0.0\n",
+         "f.yaml:1:11: '0.0.0.0' is no address of a host; write one, or nothing to let the system choose"},
+        {"outgoing: [\"::\"]\n",
+         "f.yaml:1:12: '::' is no address of a host; write one, or nothing to let the system choose"},
+        {"outgoing: 224.0.0.1\n",
+         "f.yaml:1:11: '224.0.0.1' is not the address of one host; write one that this host has"},
+        {"outgoing: 255.255.255.255\n",
+         "f.yaml:1:11: '255.255.255.255' is not the address of one host; write one that this host has"},
+        {"outgoing: [\"ff02::1\"]\n",
+         "f.yaml:1:12: 'ff02::1' is not the address of one host; write one that this host has"},
+        {"outgoing: [\"fe80::1\"]\n",
+         "f.yaml:1:12: 'fe80::1' is link-local, which needs an interface to say more; write "
+         "another address of this host"},
+        {"outgoing: {ipv4: 192.0.2.1}\n", "f.yaml:1:11: expected a list, found a mapping"},
+        {"outgoing: [[192.0.2.1]]\n", "f.yaml:1:12: expected an address of this host, found a list"},
+        {"outgoing:\n", "f.yaml:1:10: an empty list has to be written as one: [], to let the system choose; or list "
+                        "addresses"},
+        {"rules:\n  - deny: {outgoing: 192.0.2.1}\n",
+         "f.yaml:2:22: a deny rule connects to nothing; remove 'outgoing' here, or write 'allow'"},
+        {"rules:\n  - allow: {outgoing: [x]}\n",
+         "f.yaml:2:24: 'x' is not an IP address; write one of this host, such as "
+         "192.0.2.1 or \"2001:db8::1\""},
+        {RULE("{dest: own}"),
+         AT "13: unknown key 'dest'; remove it (keys here: users, from, to, ports, commands, outgoing)"},
+        {RULE("{port: 1}"),
+         AT "13: unknown key 'port'; write 'ports' (keys here: users, from, to, ports, commands, outgoing)"},
         {RULE("{to: own, to: own}"), AT "22: 'to' is already at line 2, column 13; remove one of the two"},
         {RULE("{to: []}"), AT "17: " EMPTY_LIST},
         {RULE("{to: }"), AT "17: " EMPTY_LIST},
@@ -755,6 +786,78 @@ static void test_paths_are_relative_to_the_configuration(void **state)
     }
 }
 
+static void test_outgoing_addresses_are_taken_in_order(void **state)
+{
+    const struct config *config = load("outgoing: [192.0.2.9, \"2001:db8::1\", \"::ffff:192.0.2.1\", 127.0.0.1]\n"
+                                       "rules:\n"
+                                       "  - allow: {outgoing: [\"::1\"]}\n"
+                                       "  - allow: {outgoing: []}\n"
+                                       "  - allow: {to: any}\n");
+    const struct policy *policy = config->policy;
+
+    (void)state;
+    assert_int_equal(policy->outgoing.ipv4_count, 3);
+    assert_addr(&policy->outgoing.ipv4[0], "192.0.2.9:0");
+    assert_addr(&policy->outgoing.ipv4[1], "192.0.2.1:0");
+    assert_addr(&policy->outgoing.ipv4[2], "127.0.0.1:0");
+    assert_int_equal(policy->outgoing.ipv6_count, 1);
+    assert_addr(&policy->outgoing.ipv6[0], "[2001:db8::1]:0");
+    assert_true(policy->rules[0].has_outgoing);
+    assert_int_equal(policy->rules[0].outgoing.ipv4_count, 0);
+    assert_addr(&policy->rules[0].outgoing.ipv6[0], "[::1]:0");
+    assert_true(policy->rules[1].has_outgoing);
+    assert_int_equal(policy->rules[1].outgoing.ipv4_count + policy->rules[1].outgoing.ipv6_count, 0);
+    assert_false(policy->rules[2].has_outgoing);
+    config_release(config);
+}
+
+static void test_a_list_of_outgoing_addresses_has_an_end(void **state)
+{
+    static char text[64 * 1024] = "outgoing: [";
+    const struct config *config;
+    struct config_error error;
+    size_t len = strlen(text);
+
+    (void)state;
+    for (unsigned i = 0; i <= POLICY_OUTGOING_MAX; i++) {
+        if (i == POLICY_OUTGOING_MAX) {
+            (void)snprintf(text + len, sizeof text - len, "\"::1\"]\n"); /* of the other family there may be more */
+            config = load(text);
+            assert_int_equal(config->policy->outgoing.ipv4_count, POLICY_OUTGOING_MAX);
+            config_release(config);
+        }
+        len += (size_t)snprintf(text + len, sizeof text - len, "10.0.%u.%u, ", i / 250, i % 250);
+    }
+    (void)snprintf(text + len, sizeof text - len, "]\n");
+    assert_int_equal(config_load_memory("f.yaml", text, strlen(text), NULL, 0, &config, &error), -1);
+    assert_non_null(strstr(error.text, ": more than 1024 addresses; remove this and what follows"));
+}
+
+static char missing[256];
+
+static void collect_missing(void *user, const char *address, unsigned line, int error)
+{
+    size_t len = strlen(missing);
+
+    assert_ptr_equal(user, missing);
+    (void)snprintf(missing + len, sizeof missing - len, "%s@%u=%d ", address, line, error);
+}
+
+static void test_addresses_that_the_host_does_not_have_are_told(void **state)
+{
+    const struct config *config = load("outgoing: [127.0.0.1, 192.0.2.77]\n"
+                                       "rules:\n"
+                                       "  - allow: {outgoing: [127.0.0.2, 192.0.2.78]}\n");
+    char expected[128];
+
+    (void)state;
+    missing[0] = '\0';
+    config_missing_outgoing(config, collect_missing, missing);
+    (void)snprintf(expected, sizeof expected, "192.0.2.77@0=%d 192.0.2.78@3=%d ", EADDRNOTAVAIL, EADDRNOTAVAIL);
+    assert_string_equal(missing, expected);
+    config_release(config);
+}
+
 static void test_quiet_and_verbose_change_the_log(void **state)
 {
     static const struct {
@@ -880,10 +983,11 @@ static void test_the_keys_of_a_rule_stand_in_the_order_of_the_criteria(void **st
     };
 
     (void)state;
-    assert_int_equal(config_rule_section.key_count, POLICY_CRITERION_COUNT);
+    assert_true(config_rule_section.key_count > POLICY_CRITERION_COUNT);
     for (int i = 0; i < POLICY_CRITERION_COUNT; i++) {
         assert_string_equal(config_rule_section.keys[i].name, names[i]);
     }
+    assert_string_equal(config_rule_section.keys[POLICY_CRITERION_COUNT].name, "outgoing");
 }
 
 /* -- listeners off loopback -- */
@@ -971,6 +1075,8 @@ static void test_printed_configuration_loads_to_the_same(void **state)
         "happy_eyeballs: {resolution_delay: 0, attempt_delay: 2s, prefer: ipv4, first_family_count: 16, remember: "
         "none, "
         "legacy: false}\n",
+        "outgoing: [192.0.2.9, \"2001:db8::1\", 192.0.2.1]\nrules: [allow: {outgoing: [], to: own}, allow: {outgoing: "
+        "\"::1\"}]\n",
         "log: {output: stdout, format: journald}\nstatus: {socket: none}\n",
         "log: {output: \"./a \\\"\\u00e9\", access: {output: ../b, format: text, fields: [rule, id]}}\n"
         "status: {socket: ./s}\n",
@@ -1036,6 +1142,7 @@ static void test_printing_shows_defaults_and_what_no_rule_matches(void **state)
              "open: false\n"
              "workers: auto\n"
              "relay: auto\n"
+             "outgoing: []\n"
              "rules: []\n"
              "limits:\n"
              "  handshake: 10s\n"
@@ -1081,6 +1188,10 @@ static void test_printing_shows_defaults_and_what_no_rule_matches(void **state)
              "# In any case clients that are not on loopback reach the proxy's own, loopback and link-local addresses "
              "only\n"
              "# where an allow rule names them in 'to'.\n"},
+        {"outgoing: [192.0.2.9, \"2001:db8::1\", 192.0.2.1]\n",
+         "outgoing: [\"192.0.2.9\", \"192.0.2.1\", \"2001:db8::1\"]\n"},
+        {"rules: [allow: {outgoing: \"::1\", ports: 1}]\n", "  - allow: {ports: [\"1\"], outgoing: [\"::1\"]}\n"},
+        {"rules: [allow: {outgoing: []}]\n", "  - allow: {outgoing: []}\n"},
         {"rules: [allow: {to: 10.0.0.0/8}]\n", "# What no rule matches is denied, the opposite of the last rule.\n"},
         {"rules: [deny: {to: 10.0.0.0/8}]\n", "# What no rule matches is allowed, the opposite of the last rule.\n"},
         {"rules: [deny: {users: x}]\n",
@@ -1161,6 +1272,9 @@ int main(void)
         cmocka_unit_test(test_every_key_is_taken),
         cmocka_unit_test(test_the_access_log_follows_the_daemons_unless_it_is_told),
         cmocka_unit_test(test_paths_are_relative_to_the_configuration),
+        cmocka_unit_test(test_outgoing_addresses_are_taken_in_order),
+        cmocka_unit_test(test_a_list_of_outgoing_addresses_has_an_end),
+        cmocka_unit_test(test_addresses_that_the_host_does_not_have_are_told),
         cmocka_unit_test(test_quiet_and_verbose_change_the_log),
         cmocka_unit_test(test_where_the_status_socket_is),
         cmocka_unit_test(test_times_in_every_unit),

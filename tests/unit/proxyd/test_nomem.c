@@ -69,7 +69,8 @@ static const char text[] =
     "rules:\n"
     "  - allow: {users: [a, b, c, d, e], from: [10.0.0.0/8, 192.0.2.1], ports: [1, 3, 5, 7, 9], commands: connect}\n"
     "  - deny: {to: [own, 10.0.0.0/8, x.org, \"*.y.org\", \"2001:db8::/32\"]}\n"
-    "  - allow:\n  - allow:\n  - allow:\n  - allow:\n  - allow:\n  - allow:\n  - allow:\n"
+    "  - allow:\n  - allow:\n  - allow:\n  - allow:\n  - allow:\n  - allow:\n  - allow: {outgoing: 10.0.0.2}\n"
+    "outgoing: [10.0.0.1, \"::1\"]\n"
     "log: {output: /a, access: {format: json}}\nstatus: {socket: ./s}\n";
 
 /* Returns whether it succeeded with `n` allocations. */

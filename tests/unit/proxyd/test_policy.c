@@ -186,6 +186,44 @@ static void test_each_criterion_is_judged(void **state)
           {{.client = "192.0.2.1", .address = "203.0.113.1", .port = 80, .command = BIND}, DENIED_BY_DEFAULT});
 }
 
+static const char *first_of(const struct policy_outgoing *outgoing)
+{
+    static char text[SOCKS6_ADDR_TEXT_MAX];
+
+    assert_non_null(outgoing);
+    if (outgoing->ipv4_count == 0) {
+        return "";
+    }
+    (void)socks6_addr_format(&outgoing->ipv4[0], text, sizeof text);
+    return text;
+}
+
+static void test_an_allowed_request_has_its_outgoing_addresses(void **state)
+{
+    const struct config *config = load("  - allow: {ports: 1, outgoing: 192.0.2.1}\n"
+                                       "  - allow: {ports: 2, outgoing: []}\n"
+                                       "  - allow: {ports: 3, outgoing: \"2001:db8::1\"}\n"
+                                       "  - allow: {ports: 4}\n"
+                                       "  - deny: {ports: 5}\n"
+                                       "outgoing: 192.0.2.9\n");
+    static const char *const expected[] = {"192.0.2.1:0", "", "", "192.0.2.9:0", NULL, "192.0.2.9:0"};
+
+    (void)state;
+    for (uint16_t i = 0; i < COUNT(expected); i++) {
+        const struct query query = {.address = "203.0.113.1", .port = (uint16_t)(i + 1)};
+        struct policy_result got = ask(config->policy, &query);
+
+        if (expected[i] == NULL) {
+            assert_int_equal(got.verdict, POLICY_DENY);
+            assert_null(got.outgoing);
+        } else {
+            assert_int_equal(got.verdict, POLICY_ALLOW);
+            assert_string_equal(first_of(got.outgoing), expected[i]);
+        }
+    }
+    config_release(config);
+}
+
 static void test_names_are_compared_without_case_and_final_dot(void **state)
 {
     (void)state;
@@ -736,6 +774,7 @@ int main(void)
         cmocka_unit_test(test_without_rules_everything_is_allowed),
         cmocka_unit_test(test_first_match_decides),
         cmocka_unit_test(test_each_criterion_is_judged),
+        cmocka_unit_test(test_an_allowed_request_has_its_outgoing_addresses),
         cmocka_unit_test(test_names_are_compared_without_case_and_final_dot),
         cmocka_unit_test(test_keywords_hold_their_networks),
         cmocka_unit_test(test_a_noop_has_no_destination),
