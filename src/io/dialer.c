@@ -34,7 +34,7 @@ struct dialer {
     struct loop_timer timer; /* the machine's */
     struct loop_task task;   /* asks the machine, or reports the result */
     struct happy_eyeballs eyeballs;
-    const struct dialer_sources *sources;
+    const struct dialer_sources *sources; /* where `candidate_sources` has none */
     unsigned *turn;
     dialer_done *done;
     void *user;
@@ -48,7 +48,8 @@ struct dialer {
     unsigned unavailable_count;
     struct destination unavailable; /* family 0: none, or the kernel's choice */
     size_t place_count;
-    struct happy_eyeballs_candidate *candidates; /* behind the places, in the same block */
+    struct happy_eyeballs_candidate *candidates;     /* behind the places, in the same block */
+    const struct dialer_sources **candidate_sources; /* behind those; [candidate] */
     struct attempt places[];
 };
 
@@ -128,10 +129,14 @@ static void note_unavailable(struct dialer *dialer, const struct socks6_addr *so
     }
 }
 
-/* Our own ends for `family`; none: it is the kernel's choice. */
-static const struct socks6_addr *sources_of(const struct dialer *dialer, uint8_t family, size_t *count)
+/* Our own ends towards a candidate; none: it is the kernel's choice. */
+static const struct socks6_addr *sources_of(const struct dialer *dialer, size_t index, size_t *count)
 {
-    const struct dialer_sources *sources = dialer->sources;
+    uint8_t family = dialer->candidates[index].destination.family;
+    const struct dialer_sources *sources = dialer->candidate_sources[index];
+    if (sources == NULL) {
+        sources = dialer->sources;
+    }
     *count = 0;
     if (sources == NULL) {
         return NULL;
@@ -141,10 +146,11 @@ static const struct socks6_addr *sources_of(const struct dialer *dialer, uint8_t
 }
 
 /* dial_attempt_open() from each source in turn, until one can be had. */
-static int open_attempt(struct dialer *dialer, const struct destination *to, int *fd)
+static int open_attempt(struct dialer *dialer, size_t index, int *fd)
 {
+    const struct destination *to = &dialer->candidates[index].destination;
     size_t count;
-    const struct socks6_addr *list = sources_of(dialer, to->family, &count);
+    const struct socks6_addr *list = sources_of(dialer, index, &count);
     unsigned turn = count > 0 && dialer->turn != NULL ? (*dialer->turn)++ : 0;
 
     for (size_t i = 0;; i++) {
@@ -164,7 +170,7 @@ static void probe(struct dialer *dialer, size_t index)
 {
     struct destination *destination = &dialer->candidates[index].destination;
     size_t count;
-    const struct socks6_addr *list = sources_of(dialer, destination->family, &count);
+    const struct socks6_addr *list = sources_of(dialer, index, &count);
     destination_probe(destination, count == 0 ? NULL : &list[0]);
 }
 
@@ -203,7 +209,7 @@ static void start_attempt(struct dialer *dialer, size_t index)
 {
     const struct destination *to = &dialer->candidates[index].destination;
     int fd = -1;
-    int rc = open_attempt(dialer, to, &fd);
+    int rc = open_attempt(dialer, index, &fd);
 
     if (rc < 0 && dial_attempt_is_fatal(-rc) && dialer->eyeballs.running > 1) {
         happy_eyeballs_postpone(&dialer->eyeballs, index);
@@ -339,7 +345,9 @@ static struct dialer *dialer_new(struct loop *loop, const struct dialer_config *
         places = size;
     }
     size_t places_len = places * sizeof(struct attempt);
-    struct dialer *dialer = calloc(1, sizeof *dialer + places_len + size * sizeof *dialer->candidates);
+    size_t candidates_len = size * sizeof(struct happy_eyeballs_candidate);
+    size_t sources_len = size * sizeof(const struct dialer_sources *);
+    struct dialer *dialer = calloc(1, sizeof *dialer + places_len + candidates_len + sources_len);
     if (dialer == NULL) {
         return NULL;
     }
@@ -353,6 +361,7 @@ static struct dialer *dialer_new(struct loop *loop, const struct dialer_config *
     dialer->fd = -1;
     dialer->place_count = places;
     dialer->candidates = (struct happy_eyeballs_candidate *)(void *)(dialer->places + places);
+    dialer->candidate_sources = (const struct dialer_sources **)(void *)(dialer->candidates + size);
     for (size_t i = 0; i < places; i++) {
         dialer->places[i].io.fd = -1;
     }
@@ -401,8 +410,9 @@ int dialer_open(struct loop *loop, const struct dialer_config *config, dialer_do
     return 0;
 }
 
-void dialer_add(struct dialer *dialer, const struct socks6_addr *addr)
+void dialer_add(struct dialer *dialer, const struct socks6_addr *addr, const struct dialer_sources *sources)
 {
+    size_t index = dialer->eyeballs.count;
     struct destination destination;
     size_t count = 0;
 
@@ -414,6 +424,9 @@ void dialer_add(struct dialer *dialer, const struct socks6_addr *addr)
     }
     if (count < DIALER_ADDRESSES_MAX / 2) { /* a long answer must not keep the other family out */
         happy_eyeballs_add(&dialer->eyeballs, &destination, loop_now_ms(dialer->loop));
+    }
+    if (dialer->eyeballs.count > index) { /* it was not there yet, and there was room */
+        dialer->candidate_sources[index] = sources;
     }
 }
 

@@ -75,10 +75,11 @@ SOCKS6_MUST_CHECK int dialer_start(struct loop *loop, const struct dialer_config
 SOCKS6_MUST_CHECK int dialer_open(struct loop *loop, const struct dialer_config *config, dialer_done *done, void *user,
                                   struct dialer **out);
 /*
- * An address of the name; then, once per family, that there are no more of it (or that it could not be asked for). Not
+ * An address of the name, and from where to reach it, borrowed until the dialer is gone (NULL: as the configuration
+ * says); then, once per family, that there are no more of it (or that it could not be asked for). Not
  * after `done`. Attempts begin at the end of the loop's batch, so that both families may be added one after the other.
  */
-void dialer_add(struct dialer *dialer, const struct socks6_addr *addr);
+void dialer_add(struct dialer *dialer, const struct socks6_addr *addr, const struct dialer_sources *sources);
 void dialer_add_end(struct dialer *dialer, enum socks6_addr_type family);
 /* Stops and frees; `done` will not be called. Takes NULL. */
 void dialer_cancel(struct dialer *dialer);

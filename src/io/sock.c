@@ -229,6 +229,29 @@ int sock_listen(const struct socks6_addr *addr, int backlog, bool exclusive)
     return fd;
 }
 
+int sock_try_bind(const struct socks6_addr *addr)
+{
+    struct socks6_addr any_port = *addr;
+    struct sockaddr_storage sa;
+    socklen_t len;
+
+    any_port.port = 0;
+    if (!sock_from_addr(&any_port, &sa, &len)) {
+        return -EAFNOSUPPORT;
+    }
+    int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return -errno;
+    }
+    /* No port is taken for it. */
+    int rc = set_flag(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT);
+    if (rc == 0 && bind(fd, (const struct sockaddr *)&sa, len) < 0) {
+        rc = -errno;
+    }
+    (void)close(fd);
+    return rc;
+}
+
 void sock_reset_on_close(int fd)
 {
     const struct linger now = {.l_onoff = 1, .l_linger = 0};

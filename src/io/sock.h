@@ -69,6 +69,9 @@ int sock_error(int fd);
  */
 SOCKS6_MUST_CHECK int sock_listen(const struct socks6_addr *addr, int backlog, bool exclusive);
 
+/* Whether connections can come from `addr` (its port is ignored) now: 0 or -errno, EADDRNOTAVAIL above all. */
+SOCKS6_MUST_CHECK int sock_try_bind(const struct socks6_addr *addr);
+
 /* Makes close(2) send a reset instead of a FIN. */
 void sock_reset_on_close(int fd);
 

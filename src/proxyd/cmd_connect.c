@@ -159,7 +159,6 @@ static struct dialer_config dialer_config_for(const struct connect_job *job)
     struct dialer_config config = {
         .eyeballs = job->config->happy_eyeballs.race,
         .timeout_ms = job->config->limits.connect_ms,
-        .sources = job->sources,
         .turn = job->source_turn,
     };
     config.eyeballs.race = job->is_race;
@@ -174,7 +173,8 @@ static bool start_address(struct connect_job *job, struct connect_outcome *outco
         outcome_denied(outcome, &result);
         return true;
     }
-    const struct dialer_config config = dialer_config_for(job);
+    struct dialer_config config = dialer_config_for(job);
+    config.sources = result.outgoing;
     int err = dialer_start(job->loop, &config, &job->addr, 1, on_dialed, job, &job->dialer);
     if (err != 0) {
         outcome_init(outcome, reply_map_errno(-err), why_dial_failed(-err));
@@ -185,14 +185,15 @@ static bool start_address(struct connect_job *job, struct connect_outcome *outco
 
 /* ---- names ---- */
 
-/* The rules apply again to each address that would really be dialled; those that they leave go to the dialer. */
+/* The rules apply again to each address that would really be dialled; those that they leave go to the dialer, each with
+   the outgoing addresses of its rule. */
 static void add_permitted(struct connect_job *job, struct socks6_addr addr)
 {
     socks6_addr_normalize(&addr);
     struct policy_request request = request_for(job, &addr);
     struct policy_result result = policy_check_addr(job->config->policy, job->local, &request);
     if (result.verdict == POLICY_ALLOW) {
-        dialer_add(job->dialer, &addr);
+        dialer_add(job->dialer, &addr, result.outgoing);
     } else if (!job->is_denied) {
         job->is_denied = true;
         job->denied_why = result.why;

@@ -37,8 +37,7 @@ struct connect_job {
     const struct local_addrs *local;
     const struct config *config;
     const struct socks6_addr *client;
-    const struct dialer_sources *sources;    /* outgoing addresses; NULL = the kernel chooses */
-    unsigned *source_turn;                   /* the worker's: whose turn it is */
+    unsigned *source_turn;                   /* the worker's: which of several outgoing addresses is next */
     bool is_socks6;                          /* options can be answered */
     const struct socks6_stack_option *stack; /* of the request; valid until the outcome */
     size_t stack_count;

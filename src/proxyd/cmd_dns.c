@@ -53,7 +53,7 @@ static void on_answer(void *user, const struct dns_lookup_answer *answer)
     struct dns_relay_job *job = user;
 
     for (size_t i = 0; i < answer->count; i++) {
-        dialer_add(job->dialer, &answer->addrs[i]);
+        dialer_add(job->dialer, &answer->addrs[i], NULL);
     }
     if (++job->answer_count == 2) {
         job->lookup = NULL; /* it is gone after this call */

@@ -298,30 +298,12 @@ int config_load(const char *path, const char *const *listen, size_t listen_count
     return err;
 }
 
-/* 0 or an errno. Asking the kernel rather than the list of interfaces: it also knows of routes and net.*.ip_nonlocal_bind. */
-static int try_to_bind(const struct socks6_addr *addr)
-{
-    struct sockaddr_storage sa;
-    socklen_t len;
-    int fd, error = EAFNOSUPPORT;
-
-    if (!sock_from_addr(addr, &sa, &len)) {
-        return error;
-    }
-    fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        return errno;
-    }
-    error = bind(fd, (const struct sockaddr *)&sa, len) == 0 ? 0 : errno;
-    close(fd);
-    return error;
-}
-
 static void try_list(const struct socks6_addr *addrs, size_t count, unsigned line, config_tell_missing *tell,
                      void *user)
 {
     for (size_t i = 0; i < count; i++) {
-        int error = try_to_bind(&addrs[i]);
+        /* The kernel is asked, since it knows more than the interfaces: routes, net.ipv4.ip_nonlocal_bind. */
+        int error = -sock_try_bind(&addrs[i]);
 
         if (error != 0) {
             char text[NET_TEXT_MAX];

@@ -43,7 +43,7 @@ SOCKS6_MUST_CHECK int config_read_happy_eyeballs(const struct config_place *plac
                                                  void *target);
 /* The value of `outgoing:`, at the top or of a rule; `outgoing` is empty before. */
 SOCKS6_MUST_CHECK int config_read_outgoing(const struct config_place *place, const struct yaml_node *node,
-                                           struct policy_outgoing *outgoing);
+                                           struct dialer_sources *outgoing);
 /* The value of `log:`; `log` has the defaults before. */
 SOCKS6_MUST_CHECK int config_read_log(const struct config_place *place, const struct yaml_node *node,
                                       struct config_log *log);

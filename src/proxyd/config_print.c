@@ -77,7 +77,7 @@ static void print_addresses(const struct socks6_addr *addrs, size_t count, bool 
     }
 }
 
-static void print_outgoing(const struct policy_outgoing *outgoing, FILE *out)
+static void print_outgoing(const struct dialer_sources *outgoing, FILE *out)
 {
     fputs("outgoing: [", out);
     print_addresses(outgoing->ipv4, outgoing->ipv4_count, true, out);

@@ -196,7 +196,7 @@ static int read_outgoing_address(const struct config_place *place, const struct 
 }
 
 int config_read_outgoing(const struct config_place *place, const struct yaml_node *node,
-                         struct policy_outgoing *outgoing)
+                         struct dialer_sources *outgoing)
 {
     if (node->kind == YAML_LIST && node->count == 0) {
         return 0;

@@ -354,6 +354,8 @@ static enum step take_outcome(struct conn *conn, const struct connect_outcome *o
     if (outcome->code != SOCKS6_REPLY_SUCCESS) {
         conn->entry.reason = outcome->why;
     }
+    egress_unavailable(&conn->worker->shared->egress, &conn->worker->stats, outcome->unavailable_count,
+                       &outcome->unavailable, loop_now_ms(conn->worker->loop));
     log_step(&conn->entry, outcome->code == SOCKS6_REPLY_SUCCESS ? "is connected" : outcome->why);
     return start_replying(conn, outcome->code, outcome->fd >= 0 ? &outcome->bound : NULL, outcome->stack,
                           outcome->stack_count);

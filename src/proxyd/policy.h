@@ -20,21 +20,12 @@
 #define PROXYD_POLICY_H
 
 #include <stdbool.h>
-#include <stddef.h>
 
 #include <socks6/types.h>
 
 struct policy;
 struct local_addrs;
-
-/*
- * Our own end of outgoing connections, ports 0: the addresses of a family in turn. A family that has none is left to the
- * kernel.
- */
-struct policy_outgoing {
-    struct socks6_addr *ipv4, *ipv6;
-    size_t ipv4_count, ipv6_count;
-};
+struct dialer_sources; /* io/dialer.h */
 
 struct policy_request {
     const struct socks6_addr *client; /* IP address */
@@ -59,8 +50,11 @@ struct policy_result {
      * of address: own address, loopback, link-local, unspecified, multicast, broadcast.
      */
     const char *why;
-    /* Of ALLOW: those of the rule if it has its own, else those for all. Lives as long as the policy. */
-    const struct policy_outgoing *outgoing;
+    /*
+     * Of ALLOW: addresses that the connection is to come from, those of the rule if it has its own, else those for all.
+     * Lives as long as the policy.
+     */
+    const struct dialer_sources *outgoing;
 };
 
 /* For a name before it is resolved: DENY (no need to resolve) or UNDECIDED. */

@@ -9,10 +9,16 @@ struct policy *policy_new(void)
     return calloc(1, sizeof(struct policy));
 }
 
-static void outgoing_done(struct policy_outgoing *outgoing)
+/* The lists are ours: const is for those who read them. */
+static struct socks6_addr *own(const struct socks6_addr *list)
 {
-    free(outgoing->ipv4);
-    free(outgoing->ipv6);
+    return (struct socks6_addr *)(uintptr_t)list;
+}
+
+static void outgoing_done(struct dialer_sources *outgoing)
+{
+    free(own(outgoing->ipv4));
+    free(own(outgoing->ipv6));
 }
 
 static void rule_done(struct policy_rule *rule)
@@ -167,10 +173,11 @@ int rule_add_command(struct policy_rule *rule, enum socks6_command command, cons
     return show(rule, POLICY_COMMANDS, shown);
 }
 
-int outgoing_add(struct policy_outgoing *outgoing, const struct socks6_addr *addr)
+int outgoing_add(struct dialer_sources *outgoing, const struct socks6_addr *addr)
 {
     bool is_ipv4 = addr->type == SOCKS6_ADDR_IPV4;
-    struct socks6_addr **list = is_ipv4 ? &outgoing->ipv4 : &outgoing->ipv6, *grown, added = *addr;
+    const struct socks6_addr **list = is_ipv4 ? &outgoing->ipv4 : &outgoing->ipv6;
+    struct socks6_addr *grown, added = *addr;
     size_t *count = is_ipv4 ? &outgoing->ipv4_count : &outgoing->ipv6_count;
 
     added.port = 0;
@@ -182,7 +189,7 @@ int outgoing_add(struct policy_outgoing *outgoing, const struct socks6_addr *add
     if (*count == POLICY_OUTGOING_MAX) {
         return -ENOSPC;
     }
-    grown = reallocarray(*list, *count + 1, sizeof *grown);
+    grown = reallocarray(own(*list), *count + 1, sizeof *grown);
     if (grown == NULL) {
         return -ENOMEM;
     }

@@ -8,6 +8,7 @@
 #ifndef PROXYD_POLICY_RULES_H
 #define PROXYD_POLICY_RULES_H
 
+#include "io/dialer.h"
 #include "proxyd/nameset.h"
 #include "proxyd/netset.h"
 #include "proxyd/policy.h"
@@ -47,7 +48,7 @@ struct policy_rule {
     struct nameset users;
 
     bool has_outgoing; /* its own, even if they are none */
-    struct policy_outgoing outgoing;
+    struct dialer_sources outgoing;
 
     struct nameset shown[POLICY_CRITERION_COUNT]; /* each criterion's entries as they were written, in their order */
 };
@@ -55,7 +56,7 @@ struct policy_rule {
 struct policy {
     struct policy_rule *rules;
     size_t count, size;
-    struct policy_outgoing outgoing; /* of rules without their own, and of what no rule matches */
+    struct dialer_sources outgoing; /* of rules without their own, and of what no rule matches */
 };
 
 /* The most addresses that a family's list may have. */
@@ -79,8 +80,8 @@ SOCKS6_MUST_CHECK int rule_add_to_name(struct policy_rule *rule, const char *nam
 SOCKS6_MUST_CHECK int rule_add_ports(struct policy_rule *rule, struct port_range range, const char *shown);
 SOCKS6_MUST_CHECK int rule_add_command(struct policy_rule *rule, enum socks6_command command, const char *shown);
 
-/* 0; -ENOMEM; -EEXIST = it is there already; -ENOSPC = POLICY_OUTGOING_MAX are. The port of `addr` does not matter. */
-SOCKS6_MUST_CHECK int outgoing_add(struct policy_outgoing *outgoing, const struct socks6_addr *addr);
+/* To lists that belong to a policy. 0; -ENOMEM; -EEXIST = it is there already; -ENOSPC = POLICY_OUTGOING_MAX are. The port of `addr` does not matter. */
+SOCKS6_MUST_CHECK int outgoing_add(struct dialer_sources *outgoing, const struct socks6_addr *addr);
 
 /* Whether the rule has this criterion. */
 bool rule_has(const struct policy_rule *rule, enum policy_criterion criterion);

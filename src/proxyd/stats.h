@@ -31,6 +31,7 @@
     X(denied, COUNTER, NONE, "requests denied by rules or protection")                                                 \
     X(connected, COUNTER, NONE, "outgoing connections made")                                                           \
     X(connect_failed, COUNTER, NONE, "requests whose destination could not be reached")                                \
+    X(source_unavailable, COUNTER, NONE, "attempts to connect for which no address or port of ours was free")          \
     X(resolve_failed, COUNTER, NONE, "requests whose name could not be resolved")                                      \
     X(dns_streams, COUNTER, NONE, "streams to the DNS service")                                                        \
     X(dns_questions, COUNTER, NONE, "questions to the DNS service")                                                    \

@@ -15,6 +15,7 @@
 #include "io/slab.h"
 #include "proxyd/config.h"
 #include "proxyd/dns_limits.h"
+#include "proxyd/egress.h"
 #include "proxyd/limits.h"
 #include "proxyd/listener.h"
 #include "proxyd/local_addrs.h"
@@ -31,6 +32,7 @@ struct shared {
     struct local_addrs *local;
     uint32_t connections_auto; /* limits.connections when it is 0: what the descriptor limit allows */
     _Atomic uint64_t next_id;
+    struct egress_notices egress;
 };
 
 /* Bytes that one read of an unfinished conversation takes at most; also the cap on early data held while dialling. */

@@ -525,7 +525,7 @@ static void open_dialer(uint64_t timeout_ms)
 static void add(enum socks6_addr_type family, const struct socks6_addr *addrs, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        dialer_add(call.dialer, &addrs[i]);
+        dialer_add(call.dialer, &addrs[i], NULL);
     }
     dialer_add_end(call.dialer, family);
 }
@@ -752,6 +752,34 @@ static void test_sources_take_turns(void **state)
     (void)close(listener);
 }
 
+static void test_each_address_has_its_own_sources(void **state)
+{
+    (void)state;
+    struct socks6_addr addr, dead = ipv4(9);
+    int listener = listen_at(&addr);
+    const struct socks6_addr ends[] = {loopback(2), loopback(3), loopback(4)};
+    const struct dialer_sources for_all = {.ipv4 = &ends[0], .ipv4_count = 1},
+                                its_own = {.ipv4 = &ends[1], .ipv4_count = 1}, none = {0};
+    const struct dialer_sources *cases[] = {NULL, &its_own, &none};
+    const uint8_t expected[] = {2, 3, 1};
+
+    dead.u.ipv4[3] = 77; /* nobody listens there */
+    call.config.sources = &for_all;
+    for (size_t i = 0; i < sizeof expected; i++) {
+        open_dialer(LIMIT_MS);
+        dialer_add(call.dialer, &dead, &its_own);
+        dialer_add(call.dialer, &addr, cases[i]);
+        dialer_add(call.dialer, &addr, &its_own); /* known already: the first one counts */
+        dialer_add_end(call.dialer, SOCKS6_ADDR_IPV4);
+        dialer_add_end(call.dialer, SOCKS6_ADDR_IPV6);
+        harness_run_until(call.loop, is_over, &call);
+        assert_true(call.result.fd >= 0);
+        assert_int_equal(call.result.local.u.ipv4[3], expected[i]);
+        (void)close(call.result.fd);
+    }
+    (void)close(listener);
+}
+
 static void test_missing_source_leads_to_the_next(void **state)
 {
     (void)state;
@@ -892,6 +920,7 @@ int main(void)
         DIALER_TEST(test_remembered_address_goes_first),
         DIALER_TEST(test_cancelled_race_leaves_nothing),
         DIALER_TEST(test_sources_take_turns),
+        DIALER_TEST(test_each_address_has_its_own_sources),
         DIALER_TEST(test_missing_source_leads_to_the_next),
         DIALER_TEST(test_no_source_at_all_is_told),
         DIALER_TEST(test_source_without_ports_leads_to_the_next),

@@ -186,7 +186,7 @@ static void test_each_criterion_is_judged(void **state)
           {{.client = "192.0.2.1", .address = "203.0.113.1", .port = 80, .command = BIND}, DENIED_BY_DEFAULT});
 }
 
-static const char *first_of(const struct policy_outgoing *outgoing)
+static const char *first_of(const struct dialer_sources *outgoing)
 {
     static char text[SOCKS6_ADDR_TEXT_MAX];
 
