@@ -21,7 +21,7 @@
 #include "proxyd/worker.h"
 
 #define WORKERS_MAX 256u
-/* Descriptors that are not connections: standard streams, loops, log, netlink, resolver, a margin for the system resolver's sockets. */
+/* Descriptors that are not connections: standard streams, loops, log, netlink, and a margin. */
 #define DESCRIPTORS_RESERVED 64u
 
 struct daemon {

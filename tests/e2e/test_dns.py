@@ -1,6 +1,7 @@
 """The resolver and the DNS service, against nsd and unbound as Debian has them, and against a server that misbehaves."""
 
 import contextlib
+import errno
 import socket
 import struct
 import threading
@@ -16,8 +17,10 @@ import pytest
 
 from lib import socks6 as s6
 from lib.clients import expect_code, socks5_dial, socks6_dial
+from lib.daemon import Daemon, base_config, faults_binary
 from lib.dns_servers import (HUGE_COUNT, Nsd, Scripted, Unbound, ask, asked, essence, frame, read_answer,
                              read_message)
+from lib.faults import Faults
 from lib.net import DEADLINE, listening, wait_until
 
 KEEPALIVE, PADDING, COOKIE, ECS = 11, 12, 10, 8
@@ -395,6 +398,64 @@ def test_a_silent_upstream_server_is_a_server_failure(daemon, scripted):
         reply = asked(sock, query("a.example"))
         assert reply.rcode() == dns.rcode.SERVFAIL and option_codes(reply) == [15]
     expect_code(proxy.addr, "socks6", "a.example", 80, s6.FAILURE)
+
+
+@pytest.mark.parametrize("rcode, code", [(dns.rcode.SERVFAIL, s6.FAILURE), (dns.rcode.REFUSED, s6.FAILURE),
+                                         (dns.rcode.NXDOMAIN, s6.HOST_UNREACHABLE),
+                                         (dns.rcode.NOERROR, s6.HOST_UNREACHABLE)])
+def test_what_the_upstream_server_says_is_the_reply_code(daemon, scripted, rcode, code):
+    def answer(question):
+        response = dns.message.make_response(question)
+        response.set_rcode(rcode)
+        return response
+    proxy = daemon(dns=scripted_dns(scripted(answer)))
+    for _ in range(2):
+        expect_code(proxy.addr, "socks6", "a.example", 80, code)
+
+
+# Failing calls --------------------------------------------------------------------------------------------------------
+
+FAILING = [("malloc", errno.ENOMEM), ("calloc", errno.ENOMEM), ("realloc", errno.ENOMEM), ("socket", errno.EMFILE),
+           ("connect", errno.ENETUNREACH), ("epoll_ctl", errno.ENOMEM), ("recv", errno.ECONNREFUSED),
+           ("recv", errno.EINTR), ("send", errno.ENOBUFS), ("send", errno.EPIPE), ("getsockopt", errno.ENOBUFS)]
+
+
+@pytest.fixture(scope="module", params=["udp", "tcp"])
+def faulty(request, tmp_path_factory):
+    """(daemon, faults): one worker, so that the n-th call is the n-th. At the end no descriptor may be left."""
+    upstream = Scripted()
+    faults = Faults(tmp_path_factory.mktemp("faults") / "control")
+    config = base_config(workers=1, dns={"upstream": f"{request.param}://127.0.0.1:{upstream.port}", "timeout": "200ms"})
+    with Daemon(config, binary=faults_binary(), env={"SOCKS6_FAULTS": faults.path}) as one:
+        yield one, faults
+        faults.disarm()
+        one.wait_fds()  # idle sockets go after a while
+        one.check_reports()
+    upstream.close()
+
+
+def try_question(proxy, name):
+    """The answer, or None where the conversation or the stream ended before it."""
+    with contextlib.suppress(s6.ProtocolError, EOFError, OSError), socks6_dial(proxy.addr, "0.0.0.0", 53) as sock:
+        return asked(sock, query(name))
+    return None
+
+
+@pytest.mark.parametrize("name, error", FAILING, ids=lambda v: v if isinstance(v, str) else errno.errorcode[v])
+def test_a_failing_call_is_survived(faulty, name, error):
+    """Asked upstream for a fresh name each time: an answer, a server failure or the stream's end, and the next one is served."""
+    proxy, faults = faulty
+    for nth in range(1, 200):
+        faults.arm(name, error, nth)
+        reply = try_question(proxy, f"{name}-{error}-{nth}.example")
+        hits = faults.disarm()
+        assert reply is None or reply.rcode() == dns.rcode.SERVFAIL or reply.answer
+        assert try_question(proxy, "localhost").answer
+        if not hits:
+            break
+    else:
+        raise AssertionError("the calls never end")
+    assert reply.answer
 
 
 def test_tls_is_verified_and_nothing_is_asked_without(daemon, unbound, scripted):

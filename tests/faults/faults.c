@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -34,7 +33,6 @@ enum fault {
     FAULT_RECV,
     FAULT_SEND,
     FAULT_SHUTDOWN,
-    FAULT_GETADDRINFO,
     FAULT_RECVMSG,
     FAULT_SPLICE,
     FAULT_PIPE2,
@@ -48,7 +46,7 @@ struct control {
     _Atomic uint32_t armed; /* enum fault */
     _Atomic int32_t skip;   /* calls of it that still go through */
     _Atomic int32_t count;  /* calls of it that fail then */
-    _Atomic int32_t error;  /* errno; for getaddrinfo() what it returns */
+    _Atomic int32_t error;  /* errno */
     _Atomic uint32_t hits;  /* calls that failed */
     _Atomic uint32_t calls[FAULT_COUNT];
 };
@@ -122,11 +120,3 @@ WRAP(int, fcntl64, FAULT_FCNTL, -1, (int fd, int command, long value), (fd, comm
 WRAP(void *, mmap64, FAULT_MMAP, MAP_FAILED, (void *at, size_t len, int prot, int flags, int fd, off_t offset),
      (at, len, prot, flags, fd, offset))
 
-int __real_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **out);
-int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **out);
-int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **out)
-{
-    if (fails(FAULT_GETADDRINFO))
-        return atomic_load(&control->error);
-    return __real_getaddrinfo(node, service, hints, out);
-}

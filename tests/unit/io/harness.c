@@ -90,7 +90,7 @@ static struct {
 
 /* ---- the calls ---- */
 
-static pthread_mutex_t fail_mutex = PTHREAD_MUTEX_INITIALIZER; /* the resolver's threads make calls too */
+static pthread_mutex_t fail_mutex = PTHREAD_MUTEX_INITIALIZER; /* threads make calls too */
 
 static bool fails(const char *call)
 {
