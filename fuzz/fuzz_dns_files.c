@@ -14,7 +14,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct socks6_addr addrs[HOSTS_ADDRESSES_MAX];
     struct resolv_conf conf;
     struct dns_name name;
-    bool found;
 
     resolv_conf_parse((const char *)data, size, &conf);
     require(conf.server_count >= 1 && conf.server_count <= RESOLV_CONF_SERVERS_MAX, "there is a server");
@@ -26,7 +25,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct hosts *hosts = hosts_parse((const char *)data, size, &key);
     require(hosts != NULL, "there is memory");
     require(dns_name_parse("www.example", &name) == 0, "the name is one");
-    size_t count = hosts_find(hosts, &name, SOCKS6_ADDR_IPV4, addrs, &found);
+    bool found = hosts_have(hosts, &name);
+    size_t count = hosts_find(hosts, &name, SOCKS6_ADDR_IPV4, addrs);
     require(count <= HOSTS_ADDRESSES_MAX && (count == 0 || found), "what has addresses is there");
     for (size_t i = 0; i < count; i++) {
         require(addrs[i].type == SOCKS6_ADDR_IPV4 && addrs[i].len == 4, "they are of the family");

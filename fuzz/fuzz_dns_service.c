@@ -31,8 +31,9 @@ static void open_world(void)
     struct dns_settings settings = {.hosts = "", .server_count = 1, .attempts = 1, .timeout_ms = 1000};
     struct config_error error;
 
-    settings.servers[0] = (struct dns_server_setting){
+    const struct dns_server_setting server = {
         .transport = DNS_TCP, .addr = {.type = SOCKS6_ADDR_IPV4, .len = 4, .port = 1, .u.ipv4 = {127, 0, 0, 1}}};
+    settings.servers = &server;
     require(config_load(NULL, NULL, 0, &config, &error) == 0, "the defaults load");
     require(loop_new(&loop) == 0 && dns_resolver_new(&settings, &resolver) == 0 &&
                 dns_client_new(resolver, loop, &client) == 0 && dns_limits_new(&limits) == 0,

@@ -198,24 +198,46 @@ void hosts_free(struct hosts *hosts)
     }
 }
 
-size_t hosts_find(const struct hosts *hosts, const struct dns_name *name, uint8_t type,
-                  struct socks6_addr out[HOSTS_ADDRESSES_MAX], bool *found)
+/* The first pair of the name from `from` on, a place in its chain; NONE. `name` is in lower case. */
+static uint32_t next_pair(const struct hosts *hosts, const struct dns_name *name, uint32_t from)
+{
+    uint32_t i = from;
+
+    while (i != NONE) {
+        const uint8_t *its = hosts->names + hosts->pairs[i].name;
+        if (its[0] == name->len && memcmp(its + 1, name->wire, name->len) == 0) {
+            break;
+        }
+        i = hosts->pairs[i].next;
+    }
+    return i;
+}
+
+static struct dns_name fold(const struct dns_name *name)
 {
     struct dns_name folded = *name;
+
+    dns_name_lower(&folded);
+    return folded;
+}
+
+bool hosts_have(const struct hosts *hosts, const struct dns_name *name)
+{
+    struct dns_name folded = fold(name);
+
+    return next_pair(hosts, &folded, *bucket(hosts, folded.wire, folded.len)) != NONE;
+}
+
+size_t hosts_find(const struct hosts *hosts, const struct dns_name *name, uint8_t type,
+                  struct socks6_addr out[HOSTS_ADDRESSES_MAX])
+{
+    struct dns_name folded = fold(name);
+    uint32_t i = next_pair(hosts, &folded, *bucket(hosts, folded.wire, folded.len));
     size_t count = 0;
 
-    *found = false;
-    dns_name_lower(&folded);
-    for (uint32_t i = *bucket(hosts, folded.wire, folded.len); i != NONE; i = hosts->pairs[i].next) {
-        const struct pair *pair = &hosts->pairs[i];
-        const uint8_t *its = hosts->names + pair->name;
-
-        if (its[0] != folded.len || memcmp(its + 1, folded.wire, folded.len) != 0) {
-            continue;
-        }
-        *found = true;
-        if (pair->type == type && count < HOSTS_ADDRESSES_MAX) {
-            out[count++] = dns_addr(type, pair->bytes, 0);
+    for (; i != NONE && count < HOSTS_ADDRESSES_MAX; i = next_pair(hosts, &folded, hosts->pairs[i].next)) {
+        if (hosts->pairs[i].type == type) {
+            out[count++] = dns_addr(type, hosts->pairs[i].bytes, 0);
         }
     }
     return count;

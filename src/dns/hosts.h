@@ -22,10 +22,11 @@ struct hosts *hosts_parse(const char *text, size_t len, const struct siphash_key
 void hosts_free(struct hosts *hosts);
 
 /*
- * Addresses of `name`, of `type` (SOCKS6_ADDR_IPV4 or _IPV6), with port 0; `found` says whether the name is there at
- * all, with whichever address. Returns how many were written.
+ * Addresses of `name`, of `type` (SOCKS6_ADDR_IPV4 or _IPV6), with port 0. Returns how many were written.
  */
 size_t hosts_find(const struct hosts *hosts, const struct dns_name *name, uint8_t type,
-                  struct socks6_addr out[HOSTS_ADDRESSES_MAX], bool *found);
+                  struct socks6_addr out[HOSTS_ADDRESSES_MAX]);
+/* Whether the name is there at all, with whichever address. */
+bool hosts_have(const struct hosts *hosts, const struct dns_name *name);
 
 #endif

@@ -65,12 +65,20 @@ static struct dns_answer *answer_loopback(const struct dns_request *request, uin
 static struct dns_answer *answer_from_hosts(const struct hosts *hosts, const struct dns_request *request,
                                             uint64_t now_ms)
 {
-    struct socks6_addr addrs[HOSTS_ADDRESSES_MAX];
     uint8_t type = request->question.type == DNS_TYPE_A ? SOCKS6_ADDR_IPV4 : SOCKS6_ADDR_IPV6;
-    bool found;
+    struct dns_answer *answer;
 
-    size_t count = hosts_find(hosts, &request->question.name, type, addrs, &found);
-    return found ? dns_answer_make(request, DNS_RCODE_NOERROR, addrs, count, LOCAL_TTL_S, now_ms) : NULL;
+    if (!hosts_have(hosts, &request->question.name)) {
+        return NULL;
+    }
+    struct socks6_addr *addrs = calloc(HOSTS_ADDRESSES_MAX, sizeof *addrs);
+    if (addrs == NULL) { /* no address is better than one that the hosts file was to replace */
+        return dns_answer_make(request, DNS_RCODE_SERVFAIL, NULL, 0, 0, now_ms);
+    }
+    size_t count = hosts_find(hosts, &request->question.name, type, addrs);
+    answer = dns_answer_make(request, DNS_RCODE_NOERROR, addrs, count, LOCAL_TTL_S, now_ms);
+    free(addrs);
+    return answer;
 }
 
 static struct dns_answer *answer_locally(struct dns_client *client, const struct dns_request *request, uint64_t now_ms)

@@ -24,8 +24,8 @@ struct dns_server_setting {
 #define DNS_SERVERS_MAX 8u
 
 struct dns_settings {
-    struct dns_server_setting servers[DNS_SERVERS_MAX];
-    size_t server_count;     /* 0 = those of resolv_conf, which is followed when it changes */
+    const struct dns_server_setting *servers;
+    size_t server_count;     /* at most DNS_SERVERS_MAX; 0 = those of resolv_conf, which is followed when it changes */
     const char *resolv_conf; /* NULL = /etc/resolv.conf. Read only without servers */
     const char *hosts;       /* NULL = /etc/hosts, "" = none; followed when it changes */
     const char *ca_file;     /* TLS: certificates to trust; NULL = the system's */

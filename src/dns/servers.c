@@ -37,7 +37,10 @@ struct followed {
 
 /* Settings and what belongs to them; replaced as a whole. */
 struct source {
-    struct dns_settings settings; /* its pointers are not used after the start */
+    struct dns_server_setting given[DNS_SERVERS_MAX];
+    size_t given_count;
+    uint64_t timeout_ms; /* 0 = what belongs to the servers; as `attempts` */
+    unsigned attempts;
     struct followed resolv_conf, hosts;
     struct dns_tls *tls;
 };
@@ -49,7 +52,7 @@ struct dns_follower {
     _Atomic uint64_t next_check_ms;
     _Atomic uint64_t generation; /* of `current` */
     pthread_mutex_t mutex;       /* for what follows */
-    struct source source;
+    struct source *source;       /* NULL only before the first settings */
     struct dns_servers *current;
 };
 
@@ -148,10 +151,10 @@ static socklen_t sockaddr_len(const struct sockaddr_storage *addr)
     return addr->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
 }
 
-static void fill_given(struct dns_servers *servers, const struct dns_settings *settings)
+static void fill_given(struct dns_servers *servers, const struct source *source)
 {
-    for (size_t i = 0; i < settings->server_count && i < DNS_SERVERS_MAX; i++) {
-        const struct dns_server_setting *setting = &settings->servers[i];
+    for (size_t i = 0; i < source->given_count; i++) {
+        const struct dns_server_setting *setting = &source->given[i];
         struct dns_server *server = &servers->server[servers->count];
         if (sock_from_addr(&setting->addr, &server->addr, &server->addr_len)) {
             server->transport = setting->transport;
@@ -181,12 +184,11 @@ static void fill_system(struct dns_servers *servers, const char *text, size_t le
 
 static int fill_servers(const struct source *source, bool is_first, struct dns_servers *servers)
 {
-    const struct dns_settings *settings = &source->settings;
     size_t len = 0;
     int err = 0;
 
-    if (settings->server_count != 0) {
-        fill_given(servers, settings);
+    if (source->given_count != 0) {
+        fill_given(servers, source);
     } else {
         char *text = read_file(source->resolv_conf.path, &len, &err);
         if (err == 0 || is_first) {
@@ -195,11 +197,11 @@ static int fill_servers(const struct source *source, bool is_first, struct dns_s
         }
         free(text);
     }
-    if (settings->timeout_ms != 0) {
-        servers->timeout_ms = settings->timeout_ms;
+    if (source->timeout_ms != 0) {
+        servers->timeout_ms = source->timeout_ms;
     }
-    if (settings->attempts != 0) {
-        servers->attempts = settings->attempts;
+    if (source->attempts != 0) {
+        servers->attempts = source->attempts;
     }
     if (source->tls != NULL) {
         servers->tls = dns_tls_retain(source->tls);
@@ -269,7 +271,7 @@ static bool put_in_force(struct dns_follower *follower, struct dns_servers *serv
 
 static void check_files(struct dns_follower *follower)
 {
-    struct source *source = &follower->source;
+    struct source *source = follower->source;
     struct mark resolv_conf, hosts;
     struct dns_servers *servers;
     bool is_other = false;
@@ -319,11 +321,14 @@ static int copy_path(const char *path, const char *standard, char **out)
     return *out == NULL ? -ENOMEM : 0;
 }
 
-static void source_done(struct source *source)
+static void source_free(struct source *source)
 {
-    free(source->resolv_conf.path);
-    free(source->hosts.path);
-    dns_tls_release(source->tls);
+    if (source != NULL) {
+        free(source->resolv_conf.path);
+        free(source->hosts.path);
+        dns_tls_release(source->tls);
+        free(source);
+    }
 }
 
 static int source_init(struct source *source, const struct dns_settings *settings)
@@ -331,9 +336,10 @@ static int source_init(struct source *source, const struct dns_settings *setting
     bool needs_tls = false;
     int err = 0;
 
-    memset(source, 0, sizeof *source);
-    source->settings = *settings;
-    for (size_t i = 0; i < settings->server_count; i++) {
+    source->timeout_ms = settings->timeout_ms;
+    source->attempts = settings->attempts;
+    for (size_t i = 0; i < settings->server_count && i < DNS_SERVERS_MAX; i++) {
+        source->given[source->given_count++] = settings->servers[i];
         needs_tls |= settings->servers[i].transport == DNS_TLS;
     }
     if (settings->server_count == 0) {
@@ -352,23 +358,23 @@ static int source_init(struct source *source, const struct dns_settings *setting
 
 int dns_follower_configure(struct dns_follower *follower, const struct dns_settings *settings)
 {
+    struct source *source = calloc(1, sizeof *source);
     struct dns_servers *servers = NULL;
-    struct source source, old;
 
-    int err = source_init(&source, settings);
+    int err = source == NULL ? -ENOMEM : source_init(source, settings);
     if (err == 0) {
-        err = load(&source, &follower->key, true, &servers);
+        err = load(source, &follower->key, true, &servers);
     }
     if (err != 0) {
-        source_done(&source);
+        source_free(source);
         return err;
     }
     (void)pthread_mutex_lock(&follower->mutex);
-    old = follower->source;
+    struct source *old = follower->source;
     follower->source = source;
     bool is_other = put_in_force(follower, servers);
     (void)pthread_mutex_unlock(&follower->mutex);
-    source_done(&old);
+    source_free(old);
     if (is_other && follower->changed != NULL) {
         follower->changed(follower->user);
     }
@@ -404,7 +410,7 @@ void dns_follower_free(struct dns_follower *follower)
 {
     if (follower != NULL) {
         dns_servers_release(follower->current);
-        source_done(&follower->source);
+        source_free(follower->source);
         (void)pthread_mutex_destroy(&follower->mutex);
         free(follower);
     }

@@ -326,6 +326,7 @@ void config_dns_done(struct config_dns *dns)
 void config_dns_settings(const struct config_dns *dns, struct dns_settings *out)
 {
     *out = (struct dns_settings){
+        .servers = dns->servers,
         .server_count = dns->server_count,
         .resolv_conf = dns->resolv_conf,
         .hosts = dns->hosts,
@@ -334,7 +335,6 @@ void config_dns_settings(const struct config_dns *dns, struct dns_settings *out)
         .attempts = dns->attempts,
         .cache_len = (size_t)dns->cache_len,
     };
-    memcpy(out->servers, dns->servers, sizeof out->servers);
 }
 
 /* ---- printing ---- */

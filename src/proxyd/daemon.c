@@ -23,6 +23,8 @@
 #define WORKERS_MAX 256u
 /* Descriptors that are not connections: standard streams, loops, log, netlink, and a margin. */
 #define DESCRIPTORS_RESERVED 64u
+/* Of each worker to DNS servers: four sockets and a connection to each of a few. There can be more for a while. */
+#define DESCRIPTORS_DNS 16u
 
 struct daemon {
     struct daemon_options options;
@@ -67,7 +69,7 @@ static uint32_t descriptors_allowed(void)
 /* Every relayed connection needs two descriptors; accepting more than can be relayed would only make them fail later. */
 static uint32_t connections_allowed(uint32_t descriptors, unsigned workers, size_t listeners)
 {
-    uint64_t reserved = DESCRIPTORS_RESERVED + workers * (2 + (uint64_t)listeners);
+    uint64_t reserved = DESCRIPTORS_RESERVED + workers * (2 + DESCRIPTORS_DNS + (uint64_t)listeners);
     if (reserved > descriptors / 2) {
         reserved = descriptors / 2;
     }

@@ -121,7 +121,9 @@ static size_t find(const struct hosts *hosts, const char *name, uint8_t type, ch
 {
     struct socks6_addr addrs[HOSTS_ADDRESSES_MAX];
     struct dns_name wire = name_of(name);
-    size_t count = hosts_find(hosts, &wire, type, addrs, found);
+    size_t count = hosts_find(hosts, &wire, type, addrs);
+
+    *found = hosts_have(hosts, &wire);
 
     first[0] = '\0';
     if (count > 0) {
@@ -259,9 +261,10 @@ static void test_files_are_followed(void **state)
     assert_string_equal(first, "192.0.2.78");
 
     /* other settings: given servers, no hosts */
-    struct dns_settings given = {.server_count = 1, .hosts = "", .timeout_ms = 77, .attempts = 4};
-    given.servers[0] = (struct dns_server_setting){
+    const struct dns_server_setting server = {
         .transport = DNS_TCP, .addr = {.type = SOCKS6_ADDR_IPV4, .len = 4, .port = 99, .u.ipv4 = {192, 0, 2, 9}}};
+    const struct dns_settings given = {
+        .servers = &server, .server_count = 1, .hosts = "", .timeout_ms = 77, .attempts = 4};
     assert_int_equal(dns_follower_configure(follower, &given), 0);
     dns_follower_update(follower, 5001, &servers);
     assert_int_equal(servers->count, 1);

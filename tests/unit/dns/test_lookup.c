@@ -36,7 +36,8 @@ static int open_world(void **state)
     harness_guard();
     assert_int_equal(loop_new(&loop), 0);
     fake_open(&fake, loop, fake_answer);
-    settings.servers[0] = fake_setting(&fake, DNS_UDP);
+    const struct dns_server_setting server = fake_setting(&fake, DNS_UDP);
+    settings.servers = &server;
     assert_int_equal(dns_resolver_new(&settings, &resolver), 0);
     assert_int_equal(dns_client_new(resolver, loop, &client), 0);
     return 0;
@@ -251,7 +252,8 @@ static void test_other_servers_empty_the_cache(void **state)
     assert_int_equal(counted("entries"), 1);
     fake_open(&second, loop, fake_answer);
     struct dns_settings settings = {.hosts = "", .server_count = 1, .cache_len = 1 << 20};
-    settings.servers[0] = fake_setting(&second, DNS_TCP);
+    const struct dns_server_setting server = fake_setting(&second, DNS_TCP);
+    settings.servers = &server;
     assert_int_equal(dns_resolver_configure(resolver, &settings), 0);
     assert_int_equal(counted("entries"), 0);
     ask(&asked, &request);

@@ -109,7 +109,8 @@ static int open_world(void **state)
 
     assert_int_equal(loop_new(&server_loop), 0);
     fake_open(&fake, server_loop, serve);
-    settings.servers[0] = fake_setting(&fake, DNS_UDP);
+    const struct dns_server_setting server = fake_setting(&fake, DNS_UDP);
+    settings.servers = &server;
     atomic_store(&is_silent, false);
     atomic_store(&queries, 0);
     assert_int_equal(dns_resolver_new(&settings, &resolver), 0);

@@ -86,17 +86,19 @@ static unsigned rcode_of(const struct question *question)
 /* Servers at the fakes; `count` 0..2 of them, after `dead` ports where nobody listens. */
 static void use(enum dns_transport transport, size_t count, size_t dead)
 {
-    struct dns_settings settings = {.hosts = "", .server_count = count + dead, .timeout_ms = 2000, .attempts = 2};
+    struct dns_server_setting given[DNS_SERVERS_MAX];
+    const struct dns_settings settings = {
+        .hosts = "", .servers = given, .server_count = count + dead, .timeout_ms = 2000, .attempts = 2};
     const struct siphash_key key = {1, 2};
 
     for (size_t i = 0; i < dead; i++) {
         struct fake gone;
         fake_open(&gone, loop, fake_answer);
-        settings.servers[i] = fake_setting(&gone, transport);
+        given[i] = fake_setting(&gone, transport);
         fake_close(&gone);
     }
     for (size_t i = 0; i < count; i++) {
-        settings.servers[dead + i] = fake_setting(&fakes[i], transport);
+        given[dead + i] = fake_setting(&fakes[i], transport);
     }
     dns_servers_release(servers);
     servers = NULL;
