@@ -11,7 +11,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct siphash_key key = {1, 2};
-    struct socks6_addr addrs[HOSTS_ADDRESSES_MAX];
+    static struct socks6_addr addrs[HOSTS_ADDRESSES_MAX];
     struct resolv_conf conf;
     struct dns_name name;
 

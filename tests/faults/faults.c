@@ -119,4 +119,3 @@ WRAP(int, pipe2, FAULT_PIPE2, -1, (int fds[2], int flags), (fds, flags))
 WRAP(int, fcntl64, FAULT_FCNTL, -1, (int fd, int command, long value), (fd, command, value))
 WRAP(void *, mmap64, FAULT_MMAP, MAP_FAILED, (void *at, size_t len, int prot, int flags, int fd, off_t offset),
      (at, len, prot, flags, fd, offset))
-

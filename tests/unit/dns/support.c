@@ -163,7 +163,7 @@ static void handle(struct fake *fake, struct origin *origin, const uint8_t *mess
 static void on_udp(struct loop_io *io, uint32_t events)
 {
     struct fake *fake = LOOP_OWNER(io, struct fake, udp);
-    uint8_t message[DNS_MESSAGE_MAX];
+    static uint8_t message[DNS_MESSAGE_MAX]; /* too much for a stack frame */
     struct origin origin = {.tcp = NULL};
     socklen_t len = sizeof origin.udp;
 

@@ -119,7 +119,7 @@ static const char hosts_text[] = "127.0.0.1 localhost\n"
 
 static size_t find(const struct hosts *hosts, const char *name, uint8_t type, char *first, bool *found)
 {
-    struct socks6_addr addrs[HOSTS_ADDRESSES_MAX];
+    static struct socks6_addr addrs[HOSTS_ADDRESSES_MAX];
     struct dns_name wire = name_of(name);
     size_t count = hosts_find(hosts, &wire, type, addrs);
 

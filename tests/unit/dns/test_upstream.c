@@ -86,7 +86,7 @@ static unsigned rcode_of(const struct question *question)
 /* Servers at the fakes; `count` 0..2 of them, after `dead` ports where nobody listens. */
 static void use(enum dns_transport transport, size_t count, size_t dead)
 {
-    struct dns_server_setting given[DNS_SERVERS_MAX];
+    static struct dns_server_setting given[DNS_SERVERS_MAX];
     const struct dns_settings settings = {
         .hosts = "", .servers = given, .server_count = count + dead, .timeout_ms = 2000, .attempts = 2};
     const struct siphash_key key = {1, 2};

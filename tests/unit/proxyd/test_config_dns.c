@@ -119,6 +119,9 @@ static void test_errors_are_exact(void **state)
 #define SERVER                                                                                                         \
     " is not a DNS server; write 'system', or servers such as udp://192.0.2.53, \"tcp://[2001:db8::53]:5353\" or "     \
     "tls://192.0.2.53#dns.example.net, with addresses"
+#define KEYS                                                                                                           \
+    "(keys here: upstream, resolv_conf, hosts, ca, timeout, attempts, cache, service, service_socks5, relay, idle, "   \
+    "queries_in_flight, queries_per_second)"
 #define SIZE " is not a size; write a number and a unit, such as 512KiB, 32MiB or 1GiB, or 'none'"
 #define RELAY " is not a server and a port; write 192.0.2.53:53, \"[2001:db8::53]:53\" or dns.example.net:53, or 'none'"
     static const struct {
@@ -155,9 +158,7 @@ static void test_errors_are_exact(void **state)
         {"dns: {idle: 0}\n", "f.yaml:1:13: this cannot be without a limit; write a time such as 10s"},
         {"dns: {queries_in_flight: 0}\n", "f.yaml:1:26: '0' is not a number from 1 to 65535; write one"},
         {"dns: {queries_per_second: 0}\n", "f.yaml:1:27: '0' is not a number from 1 to 10000000; write one, or 'none'"},
-        {"dns: {server: x}\n", "f.yaml:1:7: unknown key 'server'; write 'service' (keys here: upstream, resolv_conf, "
-                               "hosts, ca, timeout, attempts, "
-                               "cache, service, service_socks5, relay, idle, queries_in_flight, queries_per_second)"},
+        {"dns: {server: x}\n", "f.yaml:1:7: unknown key 'server'; write 'service' " KEYS},
     };
 
     (void)state;
@@ -186,8 +187,8 @@ static void test_printed_settings_load_to_the_same(void **state)
 {
     static const char *const texts[] = {
         "",
-        "dns: {upstream: [udp://192.0.2.1, \"tcp://[2001:db8::2]:54\", \"tls://192.0.2.3#a.example\"], hosts: none,\n"
-        "  ca: /ca.pem, timeout: 3s, attempts: 1, cache: 3KiB, relay: \"[::1]:53\", queries_per_second: none}\n",
+        ("dns: {upstream: [udp://192.0.2.1, \"tcp://[2001:db8::2]:54\", \"tls://192.0.2.3#a.example\"], hosts: none,\n"
+         "  ca: /ca.pem, timeout: 3s, attempts: 1, cache: 3KiB, relay: \"[::1]:53\", queries_per_second: none}\n"),
         "dns: {cache: none, resolv_conf: /x, hosts: /y, service: false, queries_per_second: 4}\n",
     };
 
