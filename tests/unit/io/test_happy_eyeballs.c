@@ -45,9 +45,11 @@ struct run {
     const struct script *script;
     struct happy_eyeballs eyeballs;
     struct happy_eyeballs_candidate candidates[32];
-    uint64_t now_ms, at_ms[32]; /* when a running attempt comes to its end */
+    uint64_t now_ms, at_ms[32];  /* when a running attempt comes to its end */
+    bool has_started, has_ended; /* an attempt; since the last one started */
+    uint64_t started_ms;
     bool added[24], answered4, answered6, postponed;
-    char text[2048];
+    char text[4096];
     size_t len;
 };
 
@@ -87,14 +89,38 @@ static void note(struct run *run, const char *what, size_t index)
     run->len += (size_t)n;
 }
 
+static unsigned running_count(const struct run *run)
+{
+    unsigned count = 0;
+    for (size_t i = 0; i < run->eyeballs.count; i++) {
+        count += run->candidates[i].state == HAPPY_EYEBALLS_RUNNING;
+    }
+    return count;
+}
+
+/* What has to hold whenever an attempt starts: not too many, and the delay, unless an attempt has ended. */
+static void check_start(struct run *run)
+{
+    const struct happy_eyeballs_config *config = &run->script->config;
+    assert_in_range(running_count(run), 1, config->race ? HAPPY_EYEBALLS_RUNNING_MAX : 1);
+    if (run->has_started && !run->has_ended) {
+        assert_true(config->race && run->now_ms - run->started_ms >= run->eyeballs.config.attempt_delay_ms);
+    }
+    run->has_started = true;
+    run->has_ended = false;
+    run->started_ms = run->now_ms;
+}
+
 static void start(struct run *run, size_t index)
 {
     const struct host *host = host_of(run, index);
     note(run, "start", index);
-    if (host->outcome == POSTPONED_ONCE && !run->postponed) {
+    check_start(run);
+    if (host->outcome == POSTPONED_ONCE && !run->postponed && running_count(run) > 1) {
         run->postponed = true;
         happy_eyeballs_postpone(&run->eyeballs, index);
         note(run, "postponed", index);
+        run->has_ended = true; /* it never began */
         return;
     }
     run->at_ms[index] = host->outcome == SILENT ? NEVER : run->now_ms + host->after_ms;
@@ -115,6 +141,7 @@ static void report(struct run *run)
         if (run->candidates[i].state == HAPPY_EYEBALLS_RUNNING && run->at_ms[i] == run->now_ms) {
             if (host_of(run, i)->outcome == REFUSAL || host_of(run, i)->outcome == NO_SOURCE) {
                 happy_eyeballs_failed(&run->eyeballs, i);
+                run->has_ended = true;
             } else if (!run->eyeballs.has_winner) {
                 happy_eyeballs_connected(&run->eyeballs, i);
             }
@@ -159,19 +186,28 @@ static uint64_t next_time(const struct run *run, uint64_t wake_ms)
     return next_ms;
 }
 
-static unsigned running_count(const struct run *run)
+/* What has to hold at any end. */
+static void check_end(const struct run *run, const struct happy_eyeballs_step *last)
 {
-    unsigned count = 0;
-    for (size_t i = 0; i < run->eyeballs.count; i++) {
-        count += run->candidates[i].state == HAPPY_EYEBALLS_RUNNING;
+    assert_int_equal(running_count(run), 0);
+    assert_true(run->now_ms <= run->script->timeout_ms);
+    if (last->type == HAPPY_EYEBALLS_WON) {
+        enum outcome outcome = host_of(run, last->index)->outcome;
+        assert_true(outcome == ACCEPTS || outcome == POSTPONED_ONCE);
+        return;
     }
-    return count;
+    assert_int_equal(last->timed_out, run->now_ms == run->script->timeout_ms);
+    for (size_t i = 0; !last->timed_out && i < run->eyeballs.count; i++) {
+        assert_int_equal(run->candidates[i].state, HAPPY_EYEBALLS_FAILED);
+    }
+    assert_true(last->timed_out || (run->answered4 && run->answered6));
 }
 
-/* Plays the script to its end. */
+/* Plays the script to its end; `expected` is the transcript, NULL = any. */
 static void play(const struct script *script, const char *expected)
 {
     static struct run run;
+    struct happy_eyeballs_step step;
     memset(&run, 0, sizeof run);
     run.script = script;
     happy_eyeballs_init(&run.eyeballs, &script->config, run.candidates, 32, HAPPY_EYEBALLS_IPV4 | HAPPY_EYEBALLS_IPV6,
@@ -182,7 +218,6 @@ static void play(const struct script *script, const char *expected)
     }
     report(&run);
     for (;;) {
-        struct happy_eyeballs_step step;
         happy_eyeballs_next(&run.eyeballs, run.now_ms, &step);
         switch (step.type) {
         case HAPPY_EYEBALLS_WAIT:
@@ -194,10 +229,10 @@ static void play(const struct script *script, const char *expected)
             continue;
         case HAPPY_EYEBALLS_START:
             start(&run, step.index);
-            assert_in_range(running_count(&run), 1, HAPPY_EYEBALLS_RUNNING_MAX);
             continue;
         case HAPPY_EYEBALLS_CANCEL:
             note(&run, step.timed_out ? "give up" : "cancel", step.index);
+            run.has_ended = true;
             continue;
         case HAPPY_EYEBALLS_WON:
             note(&run, "won", step.index);
@@ -208,9 +243,10 @@ static void play(const struct script *script, const char *expected)
         }
         break;
     }
-    assert_string_equal(run.text, expected);
-    assert_int_equal(running_count(&run), 0);
-    assert_true(run.now_ms <= script->timeout_ms);
+    if (expected != NULL) {
+        assert_string_equal(run.text, expected);
+    }
+    check_end(&run, &step);
 }
 
 /* ---- section 3: the two answers ---- */
@@ -491,6 +527,41 @@ static void test_sequential_counts_a_missing_answer_as_one_address(void **state)
     play(&(struct script){SEQUENTIAL, 30000, NEVER, 0, NULL, {{"6a", ACCEPTS, 20000}}}, "0 start 6a, 20000 won 6a");
 }
 
+/* ---- anything ---- */
+
+/* Reproducible, and good enough to choose with: below `limit`. */
+static uint32_t choose(uint64_t *seed, uint32_t limit)
+{
+    *seed = *seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(*seed >> 33) % limit;
+}
+
+static void test_every_script_comes_to_a_sound_end(void **state)
+{
+    static const char *const names[] = {"4a", "6a", "4b", "6b", "4c", "6c", "4d", "6d", "4e", "6e", "4f", "6f",
+                                        "4g", "6g", "4h", "6h", "4i", "6i", "4j", "6j", "4k", "6k", "4l", "6l"};
+    (void)state;
+    for (uint64_t round = 0; round < 20000; round++) {
+        uint64_t seed = round;
+        struct script script = {DEFAULTS, 1 + choose(&seed, 20000), choose(&seed, 900), choose(&seed, 900), NULL,
+                                {{0}}};
+        uint32_t count = choose(&seed, 25);
+        script.config.race = choose(&seed, 4) > 0;
+        script.config.attempt_delay_ms = 10 + choose(&seed, 400);
+        script.config.resolution_delay_ms = choose(&seed, 100);
+        script.config.first_family_count = 1 + choose(&seed, 4);
+        script.config.prefer = (enum destination_preference)choose(&seed, 3);
+        script.answer4_ms = choose(&seed, 10) == 0 ? NEVER : script.answer4_ms;
+        script.answer6_ms = choose(&seed, 10) == 0 ? NEVER : script.answer6_ms;
+        script.remembered = script.config.race && choose(&seed, 2) == 0 ? names[choose(&seed, 24)] : NULL;
+        for (uint32_t i = 0; i < count; i++) {
+            script.hosts[i] =
+                (struct host){names[i], (enum outcome)choose(&seed, NO_SOURCE + 1), 1 + choose(&seed, 3000)};
+        }
+        play(&script, NULL);
+    }
+}
+
 /* ---- limits ---- */
 
 static void test_addresses_beyond_the_room_are_left_out(void **state)
@@ -540,6 +611,7 @@ int main(void)
         cmocka_unit_test(test_sequential_gives_each_its_share),
         cmocka_unit_test(test_sequential_waits_for_the_preferred_answer),
         cmocka_unit_test(test_sequential_counts_a_missing_answer_as_one_address),
+        cmocka_unit_test(test_every_script_comes_to_a_sound_end),
         cmocka_unit_test(test_addresses_beyond_the_room_are_left_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
