@@ -1,5 +1,6 @@
 #include "proxyd/daemon.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -102,8 +103,9 @@ static void add_counter(void *user, const char *name, uint64_t value)
 
 static void log_dns_counters(const struct daemon *daemon)
 {
-    struct counter_line line = {.len = 0};
+    static struct counter_line line; /* large, and of the main thread alone */
 
+    line.len = 0;
     if (daemon->shared.dns != NULL) {
         dns_resolver_count(daemon->shared.dns, add_counter, &line);
         line.text[line.len] = '\0';
@@ -114,15 +116,28 @@ static void log_dns_counters(const struct daemon *daemon)
 static void log_counters(const struct daemon *daemon)
 {
     uint64_t sum[STATS_COUNT] = {0}, values[STATS_COUNT];
-    char line[STATS_LINE_MAX];
+    static char line[STATS_LINE_MAX]; /* large, and of the main thread alone */
 
     for (unsigned i = 0; i < daemon->worker_count; i++) {
         stats_read(&daemon->workers[i]->stats, values);
         stats_sum(sum, values);
     }
     stats_line(sum, line);
-    log_dns_counters(daemon);
     log_info("counters: log_lines_lost=%" PRIu64 "%s", log_lost(), line);
+    log_dns_counters(daemon);
+}
+
+struct dns_values {
+    struct status_value items[64];
+    size_t count;
+};
+
+static void add_dns_value(void *user, const char *name, uint64_t value)
+{
+    struct dns_values *values = user;
+
+    assert(values->count < sizeof values->items / sizeof values->items[0]);
+    values->items[values->count++] = (struct status_value){.name = name, .value = value};
 }
 
 /* A status_make. */
@@ -130,6 +145,7 @@ static char *make_status(void *user, size_t *len)
 {
     const struct daemon *daemon = user;
     uint64_t(*values)[STATS_COUNT] = calloc(daemon->worker_count, sizeof *values);
+    struct dns_values dns = {.count = 0};
     char *text;
 
     if (values == NULL || daemon->workers == NULL) {
@@ -141,6 +157,7 @@ static char *make_status(void *user, size_t *len)
             stats_read(&daemon->workers[i]->stats, values[i]);
         }
     }
+    dns_resolver_count(daemon->shared.dns, add_dns_value, &dns);
     const struct status_facts facts = {
         .config_path = daemon->config_path,
         .config = daemon->config,
@@ -151,6 +168,8 @@ static char *make_status(void *user, size_t *len)
         .bound = daemon->bound,
         .workers = (const uint64_t(*)[STATS_COUNT])values,
         .worker_count = daemon->worker_count,
+        .dns = dns.items,
+        .dns_count = dns.count,
         .connections_max = connections_max(daemon),
         .descriptors_max = daemon->descriptors,
     };
@@ -225,7 +244,7 @@ static void give_to_workers(struct daemon *daemon, const struct config *config, 
 /* The resolver is one for all connections, whichever configuration they were accepted under. */
 static void reload_dns(struct daemon *daemon, const struct config *config)
 {
-    struct dns_settings settings;
+    static struct dns_settings settings; /* large, and of the main thread alone */
 
     config_dns_settings(&config->dns, &settings);
     int err = dns_resolver_configure(daemon->shared.dns, &settings);
@@ -423,7 +442,7 @@ static int start_shared(struct daemon *daemon, const sigset_t *signals)
         err = open_signals(daemon, signals);
     }
     if (err == 0) {
-        struct dns_settings settings;
+        static struct dns_settings settings; /* large, and of the main thread alone */
         config_dns_settings(&daemon->config->dns, &settings);
         err = dns_resolver_new(&settings, &shared->dns);
         if (err == -EINVAL) {

@@ -201,7 +201,12 @@ static void put_workers(const struct status_facts *facts, FILE *out)
     }
     fputs("  \"totals\": ", out);
     put_values(sum, "  ", out);
-    fputs(",\n  \"workers\": [\n", out);
+    fputs(",\n  \"dns\": {\n", out);
+    for (size_t i = 0; i < facts->dns_count; i++) {
+        fprintf(out, "    \"%s\": %" PRIu64 "%s\n", facts->dns[i].name, facts->dns[i].value,
+                i + 1 < facts->dns_count ? "," : "");
+    }
+    fputs("  },\n  \"workers\": [\n", out);
     for (unsigned i = 0; i < facts->worker_count; i++) {
         fputs("    ", out);
         put_values(facts->workers[i], "    ", out);

@@ -27,6 +27,12 @@ enum status_process_value {
         STATUS_PROCESS_COUNT
 };
 
+/* A counter of a part that has its own table (the resolver's is "dns/counters.h"). */
+struct status_value {
+    const char *name;
+    uint64_t value;
+};
+
 /* All borrowed. */
 struct status_facts {
     const char *config_path; /* NULL = none, the defaults */
@@ -37,6 +43,8 @@ struct status_facts {
     const struct socks6_addr *bound;        /* [listener of `config`]; type 0: left out */
     const uint64_t (*workers)[STATS_COUNT]; /* as stats_read() gives them */
     unsigned worker_count;
+    const struct status_value *dns;
+    size_t dns_count;
     uint32_t connections_max, descriptors_max; /* in force */
 };
 

@@ -129,6 +129,8 @@ static void test_the_document_says_what_is_in_force(void **state)
         .bound = bound,
         .workers = (const uint64_t(*)[STATS_COUNT])workers,
         .worker_count = 2,
+        .dns = (const struct status_value[]){{"hits", 5}, {"misses", 6}},
+        .dns_count = 2,
         .connections_max = 100,
         .descriptors_max = 1024,
     };
@@ -147,6 +149,7 @@ static void test_the_document_says_what_is_in_force(void **state)
     assert_non_null(strstr(got, "\"listeners\": [\n    {\"address\": \"127.0.0.1:4321\", \"protocols\": [\"socks6\", "
                                 "\"socks4\"]}\n  ],\n"));
     assert_non_null(strstr(got, "\"totals\": {\n    \"connections\": 0,\n    \"accepted\": 7,\n"));
+    assert_non_null(strstr(got, "\"dns\": {\n    \"hits\": 5,\n    \"misses\": 6\n  },\n"));
     assert_non_null(strstr(got, "\"workers\": [\n    {\n      \"connections\": 0,\n      \"accepted\": 3,\n"));
     free(got);
     config_release(config);
