@@ -109,7 +109,7 @@ static void log_dns_counters(const struct daemon *daemon)
     if (daemon->shared.dns != NULL) {
         dns_resolver_count(daemon->shared.dns, add_counter, &line);
         line.text[line.len] = '\0';
-        log_info("dns counters:%s", line.text);
+        log_info("resolver:%s", line.text);
     }
 }
 
