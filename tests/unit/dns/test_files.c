@@ -96,7 +96,7 @@ static void test_resolv_conf_defaults_and_caps(void **state)
     assert_int_equal(conf.timeout_s, 30);
     assert_server(&conf.servers[0], "127.0.0.1", 53);
 
-    char many[1000] = "";
+    static char many[1000];
     for (int i = 0; i < 20; i++) {
         char line[40];
         (void)snprintf(line, sizeof line, "nameserver 192.0.2.%d\n", i);

@@ -142,7 +142,7 @@ static void test_interrupted_calls_lose_nothing(void **state)
         for (unsigned n = 1; n < 12; n++) {
             struct world world;
             converse(&world, calls[i], n, EINTR);
-            assert_true(harness_has_failed() || n > 4);
+            assert_true(harness_has_failed() || n > (world_splices ? 1 : 4)); /* splicing needs few of them */
             harness_fail(NULL, 0, 0);
             assert_int_equal(world.result.end, RELAY_DONE);
             assert_int_equal(world.server.received, 6 * MIB);
