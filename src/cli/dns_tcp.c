@@ -291,9 +291,10 @@ void dns_tcp_clients_init(struct dns_tcp_clients *clients)
 
 void dns_tcp_clients_done(struct dns_tcp_clients *clients)
 {
-    struct dns_tcp_client *client;
+    struct dns_tcp_client *client, *next;
 
-    while ((client = TAILQ_FIRST(&clients->list)) != NULL) {
+    for (client = TAILQ_FIRST(&clients->list); client != NULL; client = next) {
+        next = TAILQ_NEXT(client, entry);
         if (!client->broken && waiting(client) > 0) {
             flush(client);
         }

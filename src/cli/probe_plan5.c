@@ -176,13 +176,14 @@ void probe_plan5(struct probe *probe)
     struct probe_old greeting = {.form = PROBE_OLD_GREETING5, .method_count = sizeof assigned};
     struct probe_old four = {.form = PROBE_OLD_CONNECT4, .target = probe->by_ipv4};
     struct probe_old four_a = {.form = PROBE_OLD_CONNECT4, .target = probe->by_name};
-    struct probe_old *const asks[] = {&greeting, &four, &four_a};
+    enum { ASK_COUNT = 3 };
+    struct probe_old *const asks[ASK_COUNT] = {&greeting, &four, &four_a};
 
     if (!probe_next(probe, "SOCKS 5, 4 and 4a")) {
         return;
     }
     memcpy(greeting.methods, assigned, sizeof assigned);
-    probe_old_run(asks, sizeof asks / sizeof *asks, &probe->peer, probe->limit_us, probe->deadline_us);
+    probe_old_run(asks, ASK_COUNT, &probe->peer, probe->limit_us, probe->deadline_us);
     tell_socks5(probe, &greeting);
     tell_socks4(probe, PROBE_ROW_SOCKS4, &four);
     tell_socks4(probe, PROBE_ROW_SOCKS4A, &four_a);
@@ -191,7 +192,7 @@ void probe_plan5(struct probe *probe)
         tell_methods(probe);
         ask_connect(probe);
     }
-    for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
+    for (size_t i = 0; i < ASK_COUNT; i++) {
         probe_old_done(asks[i]);
     }
 }

@@ -148,6 +148,7 @@ static void tell_ready(struct dns_client *client)
     struct dns_ask *ask;
 
     while ((ask = client->ready) != NULL) {
+        assert(ask->prev == NULL); /* the first of its list */
         ask_unlink(&client->ready, ask);
         ask->done(ask->user, ask->answer, ask->why);
         ask_free(ask);
@@ -362,10 +363,12 @@ void dns_ask_cancel(struct dns_ask *ask)
 
 void dns_ask_abandon(struct dns_client *client)
 {
-    while (client->flights != NULL) {
-        struct flight *flight = client->flights;
+    struct flight *next;
+
+    for (struct flight *flight = client->flights; flight != NULL; flight = next) {
         struct flight_shard *shard = flight->shard;
 
+        next = flight->next;
         (void)pthread_mutex_lock(&shard->mutex);
         if (!flight->is_private) {
             table_remove(flight);

@@ -1,5 +1,6 @@
 #include "dns/cache.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -129,6 +130,7 @@ static void evict(struct shard *shard, uint64_t now_ms)
         if (shard->oldest->expires_ms > now_ms) {
             shard->evictions++;
         }
+        assert(shard->oldest->older == NULL);
         drop(shard, shard->oldest);
     }
 }

@@ -223,7 +223,7 @@ static int edns_of(const struct dns_record *record, struct dns_edns *edns)
 int dns_message_check(const uint8_t *message, size_t len, struct dns_edns *edns, size_t *end)
 {
     struct dns_records records;
-    struct dns_record record;
+    struct dns_record record = {.type = 0};
     struct dns_edns found = {.present = false};
 
     int rc = dns_records_init(&records, message, len);

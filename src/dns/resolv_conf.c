@@ -101,13 +101,17 @@ static bool parse_server(char *text, struct sockaddr_storage *out)
 /* "NAME:N" as a number of 1..max; else false. */
 static bool option_number(const char *word, const char *name, unsigned max, unsigned *out)
 {
-    size_t len = strlen(name);
     char *end;
 
-    if (strncmp(word, name, len) != 0 || word[len] < '0' || word[len] > '9') {
+    for (; *name != '\0'; name++, word++) {
+        if (*word != *name) {
+            return false;
+        }
+    }
+    if (*word < '0' || *word > '9') {
         return false;
     }
-    unsigned long value = strtoul(word + len, &end, 10);
+    unsigned long value = strtoul(word, &end, 10);
     if (*end != '\0') {
         return false;
     }

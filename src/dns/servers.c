@@ -5,6 +5,7 @@
  */
 #include "dns/servers.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -90,6 +91,7 @@ static char *read_file(const char *path, size_t *len, int *err)
     char *text = NULL;
     size_t got = 0;
 
+    assert(path != NULL);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &st) != 0) {
         *err = -errno;

@@ -83,8 +83,8 @@ void text_out_base64(struct text_out *out, const uint8_t *bytes, size_t len, siz
         }
         text_out_char(out, digits[group >> 18]);
         text_out_char(out, digits[group >> 12 & 63u]);
-        text_out_char(out, left > 1 ? digits[group >> 6 & 63u] : '=');
-        text_out_char(out, left > 2 ? digits[group & 63u] : '=');
+        text_out_char(out, (char)(left > 1 ? digits[group >> 6 & 63u] : '='));
+        text_out_char(out, (char)(left > 2 ? digits[group & 63u] : '='));
     }
 }
 

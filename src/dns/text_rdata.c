@@ -355,7 +355,7 @@ static bool put_loc_angle(struct text_out *out, uint32_t angle, const char *side
     text_out_char(out, '.');
     text_out_number(out, arc % 1000, 3);
     text_out_char(out, ' ');
-    text_out_char(out, positive ? sides[0] : sides[1]);
+    text_out_char(out, sides[positive ? 0 : 1]);
     text_out_char(out, ' ');
     return true;
 }

@@ -20,7 +20,7 @@
 
 #define FAILURES_MAX 3u /* in a row: the server is down */
 #define DOWN_MS 30000u  /* ... for that long */
-#define SWEEP_MS 2000u
+#define SWEEP_MS 250u
 #define TLS_PADDING_BLOCK 128u /* RFC 8467, for queries */
 #define OPTION_HEADER_LEN 4u
 

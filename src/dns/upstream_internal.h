@@ -67,7 +67,7 @@ struct upstream {
 };
 
 #define UPSTREAM_SCRATCH_LEN 65536u
-#define UPSTREAM_IDLE_MS 10000u /* channels without queries are closed after */
+#define UPSTREAM_IDLE_MS 10000u /* streams without queries are closed after */
 
 /* ---- upstream.c, for channels ---- */
 

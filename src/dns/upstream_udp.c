@@ -19,8 +19,9 @@
 #define SOCKETS_MAX 128u /* in all; then old ones are used on */
 #define SOCKET_USES 64u
 #define SOCKET_AGE_MS 10000u
-#define WRONG_MAX 64u /* a socket that gets that many forged or stray datagrams is not used for new queries */
-#define READS_MAX 64u /* per wake-up; the rest in the next one */
+#define SOCKET_IDLE_MS 500u /* a new one costs little, and its port is another */
+#define WRONG_MAX 64u       /* a socket that gets that many forged or stray datagrams is not used for new queries */
+#define READS_MAX 64u       /* per wake-up; the rest in the next one */
 
 struct udp_channel {
     struct upstream_channel channel;
@@ -172,7 +173,7 @@ void udp_sweep(struct upstream *upstream, bool all)
 
     for (struct udp_channel *udp = upstream->sockets; udp != NULL; udp = next) {
         next = udp->next;
-        bool is_over = !takes_queries(udp, now_ms) || now_ms - udp->used_ms >= UPSTREAM_IDLE_MS;
+        bool is_over = !takes_queries(udp, now_ms) || now_ms - udp->used_ms >= SOCKET_IDLE_MS;
         if (all || (is_over && udp->channel.pending == 0)) {
             close_socket(udp);
         }

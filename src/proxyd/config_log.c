@@ -43,8 +43,8 @@ void config_log_init(struct config_log *log)
         .access_output = {.target = CONFIG_LOG_STDERR, .format = CONFIG_LOG_AUTO},
         .fields = {.count = CONFIG_LOG_FIELD_COUNT},
     };
-    for (uint8_t i = 0; i < CONFIG_LOG_FIELD_COUNT; i++) {
-        log->fields.order[i] = i;
+    for (unsigned i = 0; i < CONFIG_LOG_FIELD_COUNT; i++) {
+        log->fields.order[i] = (uint8_t)i;
     }
 }
 

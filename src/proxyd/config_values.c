@@ -338,11 +338,15 @@ static char *absolute_path(const char *here, const char *file, const char *text)
     if (text[0] == '/') {
         return join("", 0, text + 1);
     }
+    bool is_absolute = file[0] == '/';
+
+    assert(here != NULL || is_absolute || text[0] == '/');
     if (slash == NULL) {
+        assert(here != NULL); /* a file without a slash is not absolute */
         return join(here, strlen(here), text);
     }
     relative = join(file, (size_t)(slash - file), text);
-    if (relative == NULL || file[0] == '/') {
+    if (relative == NULL || is_absolute) {
         return relative;
     }
     path = join(here, strlen(here), relative);

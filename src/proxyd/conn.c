@@ -734,6 +734,15 @@ void conn_open(struct worker *worker, const struct listener *listener, int fd, c
     loop_timer_set(worker->loop, &conn->timer, conn->config->limits.handshake_ms);
 }
 
+void conn_drain_all(struct worker *worker)
+{
+    for (struct conn *conn = slab_next(&worker->conns, NULL); conn != NULL; conn = slab_next(&worker->conns, conn)) {
+        if (conn->phase == SERVING) {
+            dns_service_drain(conn->dns);
+        }
+    }
+}
+
 void conn_abort_all(struct worker *worker)
 {
     struct conn *next = slab_next(&worker->conns, NULL);

@@ -20,6 +20,8 @@ void conn_slab_init(struct slab *slab);
 /* Takes `fd` and one count of the limits for `client`, which are given back when the connection ends (also if it cannot even start). */
 void conn_open(struct worker *worker, const struct listener *listener, int fd, const struct socks6_addr *client);
 
+/* Asks those that could go on for ever without anything happening, streams of the DNS service, to end when they can. */
+void conn_drain_all(struct worker *worker);
 /* Ends all conversations of the worker at once. */
 void conn_abort_all(struct worker *worker);
 

@@ -553,6 +553,13 @@ int dns_service_start(const struct dns_service_setup *setup, struct dns_service 
     return 0;
 }
 
+void dns_service_drain(struct dns_service *service)
+{
+    service->is_ending = true;
+    service->reason = "shut down";
+    loop_defer(service->setup.loop, &service->task);
+}
+
 void dns_service_free(struct dns_service *service)
 {
     if (service == NULL) {
@@ -560,6 +567,7 @@ void dns_service_free(struct dns_service *service)
     }
     while (service->asked != NULL) {
         struct slot *slot = service->asked;
+        assert(slot->prev == NULL && slot->service == service);
         asked_unlink(slot);
         slot_free(slot);
     }

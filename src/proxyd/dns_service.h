@@ -52,6 +52,8 @@ struct dns_service_setup {
 SOCKS6_MUST_CHECK int dns_service_start(const struct dns_service_setup *setup, struct dns_service **out);
 /* What epoll reported for the socket. */
 void dns_service_events(struct dns_service *service, uint32_t events);
+/* Takes no more questions: over once those that were asked are answered. From the loop's thread. */
+void dns_service_drain(struct dns_service *service);
 /* Drops what is in flight. Takes NULL. */
 void dns_service_free(struct dns_service *service);
 

@@ -82,8 +82,12 @@ const struct stats_info *stats_info(enum stats_counter counter);
  * " accepted=1 closed=0 ...": every value in the table's order. Room for STATS_LINE_MAX bytes is always enough, and a
  * message of the log takes as many.
  */
-#define STATS_LINE_ROOM(name, type, unit, help) +sizeof " " #name "=" + 20
-#define STATS_LINE_MAX ((size_t)1 STATS_TABLE(STATS_LINE_ROOM))
+struct stats_line_room {
+#define STATS_LINE_ROOM(name, type, unit, help) char name[sizeof " " #name "=" + 20];
+    STATS_TABLE(STATS_LINE_ROOM)
+#undef STATS_LINE_ROOM
+};
+#define STATS_LINE_MAX (sizeof(struct stats_line_room) + 1)
 void stats_line(const uint64_t values[STATS_COUNT], char out[STATS_LINE_MAX]);
 
 #endif

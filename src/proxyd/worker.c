@@ -64,6 +64,8 @@ static void drain(struct worker *worker, bool now)
     if (now) {
         conn_abort_all(worker);
         session_abort_all(worker);
+    } else {
+        conn_drain_all(worker);
     }
     stop_if_done(worker);
 }

@@ -620,10 +620,21 @@ def test_the_access_log_counts_bytes(daemon):
     assert f'"bytes_down":{len(answer) + 2}' in line
 
 
-def test_a_drain_lets_streams_end(daemon):
-    proxy = daemon(dns={"idle": "2s"})
-    with service(proxy) as sock:
+def test_a_drain_answers_what_was_asked_and_ends_streams(daemon, scripted):
+    release = threading.Event()
+
+    def answer(question):
+        release.wait(DEADLINE)
+        return dns.message.make_response(question)
+    upstream = scripted(answer)
+    proxy = daemon(dns=scripted_dns(upstream, idle="1h"))
+    with service(proxy) as idle, service(proxy) as busy:
+        ask(busy, query("a.example"))
+        wait_until(lambda: upstream.queries, "the question at the server")
         proxy.process.terminate()
         proxy.wait_line("draining")
-        assert asked(sock, query("localhost")).answer
-    proxy.process.wait(DEADLINE)
+        assert idle.recv(1) == b""
+        release.set()
+        assert read_answer(busy).rcode() == dns.rcode.NOERROR
+        assert busy.recv(1) == b""
+        proxy.process.wait(DEADLINE)
