@@ -1,11 +1,10 @@
 #include "proxyd/log_format.h"
 
 #include <assert.h>
-#include <inttypes.h>
-#include <stdarg.h>
 #include <stdbool.h>
-#include <stdio.h>
+#include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 /* A line in the making. Appending stops at `size`; LOG_LINE_MAX is chosen so that it does not come to that. */
 struct line {
@@ -21,24 +20,31 @@ static void put(struct line *line, char c)
     }
 }
 
-static void put_text(struct line *line, const char *text)
+static void put_bytes(struct line *line, const char *bytes, size_t len)
 {
-    for (; *text != '\0'; text++) {
-        put(line, *text);
-    }
+    size_t room = line->size - line->len;
+    size_t taken = len < room ? len : room;
+
+    memcpy(line->buf + line->len, bytes, taken);
+    line->len += taken;
 }
 
-__attribute__((format(printf, 2, 3))) static void put_format(struct line *line, const char *format, ...)
+static void put_text(struct line *line, const char *text)
 {
-    va_list args;
-    int len;
+    put_bytes(line, text, strlen(text));
+}
 
-    va_start(args, format);
-    len = vsnprintf(line->buf + line->len, line->size - line->len, format, args);
-    va_end(args);
-    if (len > 0) {
-        line->len += (size_t)len < line->size - line->len ? (size_t)len : line->size - line->len;
-    }
+/* With leading zeros up to `width` digits. By hand: a line has a dozen numbers, and there is a line per connection. */
+static void put_decimal(struct line *line, uint64_t value, size_t width)
+{
+    char digits[20];
+    size_t at = sizeof digits;
+
+    do {
+        digits[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value != 0 || sizeof digits - at < width);
+    put_bytes(line, digits + at, sizeof digits - at);
 }
 
 /* One printable character inside a string of the line's format. */
@@ -90,16 +96,47 @@ size_t log_quote(const char *text, size_t len, char *buf, size_t size)
     return line.len;
 }
 
-static void put_time(struct line *line, const struct timespec *when)
+/* "2026-11-23T08:41:05." of a second. */
+static void put_second(struct line *line, time_t second)
 {
     struct tm tm;
 
     /* Fails for years past 2^31 only. */
-    if (gmtime_r(&when->tv_sec, &tm) == NULL) {
+    if (gmtime_r(&second, &tm) == NULL) {
         memset(&tm, 0, sizeof tm);
     }
-    put_format(line, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
-               tm.tm_min, tm.tm_sec, (int)(when->tv_nsec / 1000000));
+    put_decimal(line, (uint64_t)(tm.tm_year + 1900), 4);
+    put(line, '-');
+    put_decimal(line, (uint64_t)tm.tm_mon + 1, 2);
+    put(line, '-');
+    put_decimal(line, (uint64_t)tm.tm_mday, 2);
+    put(line, 'T');
+    put_decimal(line, (uint64_t)tm.tm_hour, 2);
+    put(line, ':');
+    put_decimal(line, (uint64_t)tm.tm_min, 2);
+    put(line, ':');
+    put_decimal(line, (uint64_t)tm.tm_sec, 2);
+    put(line, '.');
+}
+
+/* Lines come many to the second, and the calendar costs more than all else of the time. */
+static void put_time(struct line *line, const struct timespec *when)
+{
+    static _Thread_local struct {
+        time_t second;
+        size_t len; /* 0 = nothing is kept */
+        char text[32];
+    } kept;
+
+    if (kept.len == 0 || kept.second != when->tv_sec) {
+        struct line text = {.buf = kept.text, .size = sizeof kept.text};
+        put_second(&text, when->tv_sec);
+        kept.second = when->tv_sec;
+        kept.len = text.len;
+    }
+    put_bytes(line, kept.text, kept.len);
+    put_decimal(line, (uint64_t)(when->tv_nsec / 1000000), 3);
+    put(line, 'Z');
 }
 
 /* `word` is the level, or "access", and `priority` what the journal knows it as. */
@@ -115,7 +152,9 @@ static void begin(struct line *line, enum config_log_format format, const struct
         put(line, '"');
         break;
     case CONFIG_LOG_JOURNALD:
-        put_format(line, "<%u>", priority);
+        put(line, '<');
+        put_decimal(line, priority, 1);
+        put(line, '>');
         break;
     case CONFIG_LOG_TEXT:
     case CONFIG_LOG_AUTO:
@@ -195,7 +234,7 @@ static void put_number(struct line *line, const char *key, uint64_t value, bool 
 {
     put_key(line, key);
     if (known) {
-        put_format(line, "%" PRIu64, value);
+        put_decimal(line, value, 1);
     } else {
         put_unknown(line);
     }
