@@ -11,6 +11,7 @@
 #define POINTER_MARK 0xc0u
 #define QUESTION_FIXED_LEN 4u
 #define RECORD_FIXED_LEN 10u
+#define POINTERS_MAX 127u /* as many as a name has labels; more only cost time */
 
 static uint8_t lower(uint8_t byte)
 {
@@ -39,6 +40,7 @@ int dns_name_read(const uint8_t *message, size_t len, size_t offset, struct dns_
     size_t at = offset;    /* what is read */
     size_t floor = offset; /* where this part began: a pointer must lead before it */
     size_t after = 0;      /* where the name ends in the message; 0 = not known yet */
+    unsigned pointers = 0;
 
     for (;;) {
         if (at >= len) {
@@ -50,7 +52,7 @@ int dns_name_read(const uint8_t *message, size_t len, size_t offset, struct dns_
                 return -EBADMSG;
             }
             size_t target = dns_get16(message + at) & 0x3fffu;
-            if (target >= floor || target < DNS_HEADER_LEN) {
+            if (target >= floor || target < DNS_HEADER_LEN || pointers++ == POINTERS_MAX) {
                 return -EBADMSG;
             }
             if (after == 0) {

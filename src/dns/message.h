@@ -131,7 +131,7 @@ SOCKS6_MUST_CHECK int dns_header_read(const uint8_t *message, size_t len, struct
 /*
  * The name at `offset`, and in `next` (NULL allowed) where what follows it begins. Compression (RFC 1035 4.1.4) is
  * followed strictly backwards: every pointer must point before the place where the part of the name that holds it
- * began, which bounds the work and leaves no loops.
+ * began, which leaves no loops; and there are at most 127, as many as a name has labels, which bounds the work.
  */
 SOCKS6_MUST_CHECK int dns_name_read(const uint8_t *message, size_t len, size_t offset, struct dns_name *out,
                                     size_t *next);

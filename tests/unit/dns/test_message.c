@@ -381,12 +381,29 @@ static void test_query_is_built_and_read_back(void **state)
     assert_int_equal(dns_question_read(buf, len, &question, NULL), -ENOENT);
 }
 
+/* A pointer to a pointer to a pointer: legal, pointless, and cheap to send. */
+static void test_long_chains_of_pointers_are_malformed(void **state)
+{
+    uint8_t message[DNS_HEADER_LEN + 1 + 2 * 128] = {0};
+    struct dns_name name;
+
+    (void)state;
+    for (size_t i = 0; i < 128; i++) { /* the first to the root label, each other one to that before */
+        size_t at = DNS_HEADER_LEN + 1 + 2 * i;
+        dns_put16(message + at, 0xc000u | (unsigned)(i == 0 ? DNS_HEADER_LEN : at - 2));
+    }
+    assert_int_equal(dns_name_read(message, sizeof message, sizeof message - 4, &name, NULL), 0);
+    assert_int_equal(name.len, 1);
+    assert_int_equal(dns_name_read(message, sizeof message, sizeof message - 2, &name, NULL), -EBADMSG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_check_whole_answer_finds_edns),
         cmocka_unit_test(test_records_are_walked_in_order),
         cmocka_unit_test(test_answer_cut_at_every_byte_is_malformed),
+        cmocka_unit_test(test_long_chains_of_pointers_are_malformed),
         cmocka_unit_test(test_every_byte_flipped_is_survived),
         cmocka_unit_test(test_compression_forwards_to_itself_or_in_a_loop_is_malformed),
         cmocka_unit_test(test_long_pointer_chain_is_read_once),
