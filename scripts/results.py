@@ -78,7 +78,8 @@ def from_meson(stage, build_dir):
 
 def from_pytest(stage, path):
     for case in read_xml(path).iter("testcase"):
-        name = f"{case.get('classname').rpartition('.')[2]}: {case.get('name')}"
+        # An interrupted run names neither the file nor the case that it stopped in.
+        name = f"{(case.get('classname') or 'interrupted').rpartition('.')[2]}: {case.get('name') or 'unknown'}"
         line(*(lambda status, note: (status, stage, name, note))(*outcome(case)))
 
 

@@ -120,7 +120,7 @@ stage_clang()
 
 stage_e2e()
 {
-    e2e "$root/build/gcc" 420 -m 'not full'
+    e2e "$root/build/gcc" 480 -m 'not full'
 }
 
 stage_e2e_full()
@@ -253,7 +253,7 @@ export TSAN_TESTS='not test_faults and not thousands'
 run_stage lint 180 "formatting, scripts, texts, layers"
 run_stage gcc 300 "gcc with ASan and UBSan: unit, structure and corpus tests"
 run_stage clang 300 "clang: unit and corpus tests"
-run_stage e2e 480 "end to end, on the binaries with sanitizers"
+run_stage e2e 540 "end to end, on the binaries with sanitizers"
 if [ $full = no ]; then
     run_stage fuzz 300 "a short run of every fuzz target"
 else

@@ -14,7 +14,7 @@
 
 #include "io/relay_internal.h"
 
-#define TRIM_MS 2000u
+#define TRIM_MS 500u
 #define RETRY_MS 1000u
 
 static void close_pipe(struct relay_pipes *pipes, struct relay_pipe *pipe)
