@@ -159,10 +159,11 @@ stage_ndebug()
         meson_tests build/ndebug --no-suite structure
 }
 
-# At least 95 % of the lines of lib/ are reached by its own tests.
+# At least 95 % of the lines of lib/ are reached by its own tests. Some tests of src/ have threads: counted without atomic
+# instructions, lines they share come out with numbers below zero, which gcovr refuses to read.
 stage_coverage()
 {
-    build build/coverage gcc --buildtype=debug -Db_coverage=true || return 1
+    build build/coverage gcc --buildtype=debug -Db_coverage=true -Dc_args=-fprofile-update=atomic || return 1
     find build/coverage -name '*.gcda' -delete
     meson_tests build/coverage --no-suite structure
     gcovr --root . --filter 'lib/' --object-directory build/coverage --print-summary \
