@@ -9,7 +9,7 @@
 #define DNS_CACHE_H
 
 #include "dns/answer.h"
-#include "dns/siphash.h"
+#include "io/siphash.h"
 
 struct dns_cache;
 

@@ -5,7 +5,7 @@
 #define DNS_HOSTS_H
 
 #include "dns/message.h"
-#include "dns/siphash.h"
+#include "io/siphash.h"
 
 struct hosts;
 

@@ -16,15 +16,11 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "proxyd/client_key.h"
+
 #define SHARD_BITS 6
 #define SHARD_COUNT (1u << SHARD_BITS)
 #define SLOTS_MIN 16u
-
-/* Who counts as one client: an IPv4 address, or the /64 of an IPv6 address. */
-struct client_key {
-    uint64_t prefix;
-    uint32_t family; /* 4 or 6 */
-};
 
 struct slot {
     uint64_t prefix;
@@ -41,76 +37,9 @@ struct shard {
 
 struct limits {
     _Atomic uint32_t total;
-    uint64_t hash_key[2];
+    struct siphash_key hash_key;
     struct shard shards[SHARD_COUNT];
 };
-
-static uint64_t rotate(uint64_t value, unsigned bits)
-{
-    return value << bits | value >> (64 - bits);
-}
-
-static void sip_round(uint64_t v[4])
-{
-    v[0] += v[1];
-    v[2] += v[3];
-    v[1] = rotate(v[1], 13) ^ v[0];
-    v[3] = rotate(v[3], 16) ^ v[2];
-    v[0] = rotate(v[0], 32);
-    v[2] += v[1];
-    v[0] += v[3];
-    v[1] = rotate(v[1], 17) ^ v[2];
-    v[3] = rotate(v[3], 21) ^ v[0];
-    v[2] = rotate(v[2], 32);
-}
-
-/* SipHash-2-4 of the prefix and one more byte, the family. */
-static uint64_t hash(const uint64_t key[2], const struct client_key *client)
-{
-    const uint64_t words[2] = {client->prefix, UINT64_C(9) << 56 | client->family};
-    uint64_t v[4] = {
-        key[0] ^ UINT64_C(0x736f6d6570736575),
-        key[1] ^ UINT64_C(0x646f72616e646f6d),
-        key[0] ^ UINT64_C(0x6c7967656e657261),
-        key[1] ^ UINT64_C(0x7465646279746573),
-    };
-
-    for (int i = 0; i < 2; i++) {
-        v[3] ^= words[i];
-        sip_round(v);
-        sip_round(v);
-        v[0] ^= words[i];
-    }
-    v[2] ^= 0xff;
-    for (int i = 0; i < 4; i++) {
-        sip_round(v);
-    }
-    return v[0] ^ v[1] ^ v[2] ^ v[3];
-}
-
-static uint64_t read_be(const uint8_t *bytes, size_t len)
-{
-    uint64_t value = 0;
-
-    for (size_t i = 0; i < len; i++) {
-        value = value << 8 | bytes[i];
-    }
-    return value;
-}
-
-static struct client_key key_of(const struct socks6_addr *client)
-{
-    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
-    assert(client->type == SOCKS6_ADDR_IPV4 || client->type == SOCKS6_ADDR_IPV6);
-    if (client->type == SOCKS6_ADDR_IPV4) {
-        return (struct client_key){.prefix = read_be(client->u.ipv4, 4), .family = 4};
-    }
-    if (memcmp(client->u.ipv6, mapped, sizeof mapped) == 0) {
-        return (struct client_key){.prefix = read_be(client->u.ipv6 + 12, 4), .family = 4};
-    }
-    return (struct client_key){.prefix = read_be(client->u.ipv6, 8), .family = 6};
-}
 
 int limits_new(struct limits **out)
 {
@@ -119,7 +48,7 @@ int limits_new(struct limits **out)
     if (limits == NULL) {
         return -ENOMEM;
     }
-    if (getrandom(limits->hash_key, sizeof limits->hash_key, 0) != (ssize_t)sizeof limits->hash_key) {
+    if (getrandom(&limits->hash_key, sizeof limits->hash_key, 0) != (ssize_t)sizeof limits->hash_key) {
         int err = errno;
 
         free(limits);
@@ -178,7 +107,7 @@ static int resize(const struct limits *limits, struct shard *shard, uint32_t siz
         struct client_key key = {.prefix = shard->slots[i].prefix, .family = shard->slots[i].family};
 
         if (shard->slots[i].count != 0) {
-            *find(&bigger, hash(limits->hash_key, &key), &key) = shard->slots[i];
+            *find(&bigger, client_key_hash(&limits->hash_key, &key), &key) = shard->slots[i];
         }
     }
     free(shard->slots);
@@ -231,8 +160,8 @@ static enum limits_verdict acquire(const struct limits *limits, struct shard *sh
 
 enum limits_verdict limits_acquire(struct limits *limits, const struct socks6_addr *client, uint32_t per_client_max)
 {
-    struct client_key key = key_of(client);
-    uint64_t hashed = hash(limits->hash_key, &key);
+    struct client_key key = client_key_of(client);
+    uint64_t hashed = client_key_hash(&limits->hash_key, &key);
     struct shard *shard = shard_of(limits, hashed);
     enum limits_verdict verdict;
 
@@ -252,7 +181,7 @@ static void remove_slot(const struct limits *limits, struct shard *shard, struct
     shard->used--;
     for (uint32_t at = (gap + 1) & mask; shard->slots[at].count != 0; at = (at + 1) & mask) {
         struct client_key key = {.prefix = shard->slots[at].prefix, .family = shard->slots[at].family};
-        uint32_t home = place_of(shard, hash(limits->hash_key, &key));
+        uint32_t home = place_of(shard, client_key_hash(&limits->hash_key, &key));
 
         /* It may move to the gap if the gap is not before its home, seen round the array. */
         if (((at - home) & mask) < ((at - gap) & mask)) {
@@ -266,8 +195,8 @@ static void remove_slot(const struct limits *limits, struct shard *shard, struct
 
 void limits_release(struct limits *limits, const struct socks6_addr *client)
 {
-    struct client_key key = key_of(client);
-    uint64_t hashed = hash(limits->hash_key, &key);
+    struct client_key key = client_key_of(client);
+    uint64_t hashed = client_key_hash(&limits->hash_key, &key);
     struct shard *shard = shard_of(limits, hashed);
     struct slot *slot;
 
