@@ -145,10 +145,13 @@ stage_msan()
     meson_tests build/msan $(echo "$tests" | cut -d ' ' -f 2)
 }
 
-# Races between workers.
+# Races between workers: the daemon's tables by threads alone, then the whole of it.
 stage_tsan()
 {
     build build/tsan clang --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false || return 1
+    export STORE_RACE_SPENDS=1000000
+    # shellcheck disable=SC2086
+    meson_tests build/tsan $TSAN_UNIT_TESTS
     e2e "$root/build/tsan" 840 -m "not full" -k "$TSAN_TESTS"
 }
 
@@ -251,6 +254,8 @@ export FUZZ_SECONDS=4
 # What tests a program without threads, or the rules once more, says nothing about races.
 TSAN_TESTS='not test_faults and not thousands and not test_rebinding and not test_bench and not test_config_errors'
 export TSAN_TESTS="$TSAN_TESTS and not test_cli_probe and not test_cli_dns.py and not test_cli_dns_listen"
+# Those of the unit tests that have threads of their own.
+export TSAN_UNIT_TESTS='proxyd-store-race proxyd-limits proxyd-log io-loop'
 [ $full = no ] || FUZZ_SECONDS=60
 
 run_stage lint 180 "formatting, scripts, texts, layers"
