@@ -4,7 +4,7 @@
 #
 # Nothing is asked of apt when nothing is missing: one dpkg-query is all that a usual call costs.
 
-packages_build='gcc libc6-dev meson ninja-build pkg-config libyaml-dev libssl-dev'
+packages_build='gcc libc6-dev meson ninja-build pkg-config libyaml-dev libcrypt-dev libssl-dev'
 packages_lint='clang-format clang-tidy clang shellcheck python3'
 packages_fuzz='clang libclang-rt-14-dev'
 packages_bench='python3 iproute2'

@@ -255,7 +255,7 @@ export FUZZ_SECONDS=4
 TSAN_TESTS='not test_faults and not thousands and not test_rebinding and not test_bench and not test_config_errors'
 export TSAN_TESTS="$TSAN_TESTS and not test_cli_probe and not test_cli_dns.py and not test_cli_dns_listen"
 # Those of the unit tests that have threads of their own.
-export TSAN_UNIT_TESTS='proxyd-store-race proxyd-limits proxyd-log io-loop'
+export TSAN_UNIT_TESTS='proxyd-store-race proxyd-passwords proxyd-limits proxyd-log io-loop io-pool'
 [ $full = no ] || FUZZ_SECONDS=60
 
 run_stage lint 180 "formatting, scripts, texts, layers"

@@ -1,0 +1,160 @@
+/*
+ * Sets of eight tags; the tag itself, which is as good as random, chooses the set. In a full set the entry that ends first
+ * gives way.
+ */
+#include "proxyd/password_cache.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/params.h>
+
+#define WAYS 8u
+#define ENTRIES_MAX ((size_t)1 << 24)
+
+struct entry {
+    struct password_tag tag;
+    uint64_t until_ms; /* 0 = free */
+};
+
+struct password_cache {
+    pthread_mutex_t lock;
+    EVP_MAC_CTX *keyed; /* HMAC-SHA256 under the key of this process; only ever copied from */
+    size_t set_count;   /* a power of two */
+    struct entry entries[];
+};
+
+/* NULL without memory, or randomness. */
+static EVP_MAC_CTX *new_keyed(void)
+{
+    char digest[] = "SHA256";
+    const OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+                                 OSSL_PARAM_construct_end()};
+    uint8_t key[PASSWORD_TAG_LEN];
+    EVP_MAC *mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+    EVP_MAC_CTX *keyed = mac != NULL ? EVP_MAC_CTX_new(mac) : NULL;
+
+    EVP_MAC_free(mac);
+    if (keyed != NULL &&
+        (getrandom(key, sizeof key, 0) != (ssize_t)sizeof key || EVP_MAC_init(keyed, key, sizeof key, params) != 1)) {
+        EVP_MAC_CTX_free(keyed);
+        keyed = NULL;
+    }
+    OPENSSL_cleanse(key, sizeof key);
+    return keyed;
+}
+
+int password_cache_new(size_t entries, struct password_cache **out)
+{
+    struct password_cache *cache;
+    size_t set_count = 1;
+
+    if (entries > ENTRIES_MAX) {
+        return -EINVAL;
+    }
+    while (set_count * WAYS < entries) {
+        set_count *= 2;
+    }
+    cache = calloc(1, sizeof *cache + set_count * WAYS * sizeof cache->entries[0]);
+    if (cache == NULL) {
+        return -ENOMEM;
+    }
+    cache->keyed = new_keyed();
+    if (cache->keyed == NULL) {
+        free(cache);
+        return -ENOMEM;
+    }
+    (void)pthread_mutex_init(&cache->lock, NULL);
+    cache->set_count = set_count;
+    *out = cache;
+    return 0;
+}
+
+void password_cache_free(struct password_cache *cache)
+{
+    if (cache == NULL) {
+        return;
+    }
+    EVP_MAC_CTX_free(cache->keyed);
+    (void)pthread_mutex_destroy(&cache->lock);
+    OPENSSL_cleanse(cache->entries, cache->set_count * WAYS * sizeof cache->entries[0]);
+    free(cache);
+}
+
+/* Each part but the last stands behind its length, so that no two messages are the same. */
+int password_cache_tag(const struct password_cache *cache, const char *hash,
+                       const struct socks6_credentials *credentials, struct password_tag *out)
+{
+    size_t hash_len = strlen(hash);
+    const uint8_t head[3] = {(uint8_t)(hash_len >> 8), (uint8_t)hash_len, (uint8_t)credentials->username.len};
+    EVP_MAC_CTX *mac = EVP_MAC_CTX_dup(cache->keyed);
+    struct password_tag tag = {{0}};
+    size_t len = 0;
+    int ok;
+
+    assert(hash_len <= UINT16_MAX && credentials->username.len <= SOCKS6_USERNAME_MAX);
+    ok = mac != NULL && EVP_MAC_update(mac, head, sizeof head) == 1 &&
+         EVP_MAC_update(mac, (const uint8_t *)hash, hash_len) == 1 &&
+         EVP_MAC_update(mac, credentials->username.data, credentials->username.len) == 1 &&
+         EVP_MAC_update(mac, credentials->password.data, credentials->password.len) == 1 &&
+         EVP_MAC_final(mac, tag.bytes, &len, sizeof tag.bytes) == 1 && len == sizeof tag.bytes;
+    EVP_MAC_CTX_free(mac);
+    if (!ok) {
+        return -ENOMEM;
+    }
+    *out = tag;
+    return 0;
+}
+
+bool password_tag_is_same(const struct password_tag *a, const struct password_tag *b)
+{
+    return CRYPTO_memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
+}
+
+static struct entry *set_of(struct password_cache *cache, const struct password_tag *tag)
+{
+    uint32_t number;
+
+    memcpy(&number, tag->bytes, sizeof number);
+    return &cache->entries[(number & (cache->set_count - 1)) * WAYS];
+}
+
+bool password_cache_has(struct password_cache *cache, const struct password_tag *tag, uint64_t now_ms)
+{
+    const struct entry *set = set_of(cache, tag);
+    bool found = false;
+
+    (void)pthread_mutex_lock(&cache->lock);
+    for (unsigned i = 0; i < WAYS; i++) {
+        bool is_same = password_tag_is_same(&set[i].tag, tag);
+
+        found |= is_same && now_ms < set[i].until_ms;
+    }
+    (void)pthread_mutex_unlock(&cache->lock);
+    return found;
+}
+
+void password_cache_add(struct password_cache *cache, const struct password_tag *tag, uint64_t until_ms)
+{
+    struct entry *set = set_of(cache, tag), *place = &set[0];
+
+    (void)pthread_mutex_lock(&cache->lock);
+    for (unsigned i = 0; i < WAYS; i++) {
+        if (password_tag_is_same(&set[i].tag, tag)) {
+            place = &set[i];
+            break;
+        }
+        if (set[i].until_ms < place->until_ms) {
+            place = &set[i];
+        }
+    }
+    *place = (struct entry){.tag = *tag, .until_ms = until_ms};
+    (void)pthread_mutex_unlock(&cache->lock);
+}
