@@ -6,6 +6,7 @@
 #include <socks6/dial.h>
 #include <socks6/error.h>
 #include <socks6/server.h>
+#include <socks6/session.h>
 #include <socks6/types.h>
 #include <socks6/udp.h>
 
