@@ -8,6 +8,7 @@
 
 #include "cli/cmd_connect.h"
 #include "cli/cmd_dns.h"
+#include "cli/cmd_passwd.h"
 #include "cli/cmd_probe.h"
 #include "cli/command.h"
 #include "cli/exit.h"
@@ -18,6 +19,7 @@ static const struct command commands[] = {
     {"connect", "HOST PORT", "standard input and output to HOST and PORT", cmd_connect},
     {"dns", "NAME [TYPE]...", "DNS questions, as of dig(1); or a local DNS server", cmd_dns},
     {"probe", "[PROXY]", "what a proxy is and can do", cmd_probe},
+    {"passwd", "FILE NAME", "set a password in the users file of socks6d", cmd_passwd},
 };
 #define COMMAND_COUNT (sizeof commands / sizeof *commands)
 

@@ -56,16 +56,12 @@ static const char *find_url(const struct proxy_options *options, const char **so
     return url;
 }
 
-int proxy_read_password(const char *path, char out[SOCKS6_PASSWORD_MAX + 1])
+int proxy_read_password_fd(int fd, char out[SOCKS6_PASSWORD_MAX + 1])
 {
     char buf[SOCKS6_PASSWORD_MAX + sizeof "\r\n"]; /* the longest password, its line end, and one byte too many */
     size_t len = 0, line;
     int rc = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 
-    if (fd < 0) {
-        return -errno;
-    }
     while (len < sizeof buf && memchr(buf, '\n', len) == NULL) { /* a pipe or a terminal may give it in pieces */
         ssize_t n = read(fd, buf + len, sizeof buf - len);
 
@@ -78,7 +74,6 @@ int proxy_read_password(const char *path, char out[SOCKS6_PASSWORD_MAX + 1])
         }
         len += (size_t)n;
     }
-    (void)close(fd);
     for (line = 0; line < len && buf[line] != '\n'; line++) {
     }
     if (line > 0 && buf[line - 1] == '\r') {
@@ -94,6 +89,19 @@ int proxy_read_password(const char *path, char out[SOCKS6_PASSWORD_MAX + 1])
         out[line] = '\0';
     }
     explicit_bzero(buf, sizeof buf);
+    return rc;
+}
+
+int proxy_read_password(const char *path, char out[SOCKS6_PASSWORD_MAX + 1])
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    int rc;
+
+    if (fd < 0) {
+        return -errno;
+    }
+    rc = proxy_read_password_fd(fd, out);
+    (void)close(fd);
     return rc;
 }
 

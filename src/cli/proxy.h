@@ -31,5 +31,7 @@ void proxy_say(const struct socks6_proxy *proxy, const char *source, const char 
  * than RFC 1929 allows; -EILSEQ: it holds a NUL. `out` is untouched then.
  */
 int proxy_read_password(const char *path, char out[SOCKS6_PASSWORD_MAX + 1]);
+/* The same from a descriptor, which may have been read beyond the line. */
+int proxy_read_password_fd(int fd, char out[SOCKS6_PASSWORD_MAX + 1]);
 
 #endif
