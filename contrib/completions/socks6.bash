@@ -14,7 +14,7 @@ _socks6()
         word=${COMP_WORDS[i]}
         case $word in
         -x | --proxy | --proxy-user | --password-file | -q | -w | -c | -f | -t | --class | --file | --type | --reverse | --listen | --ednsopt | \
-            --target | --timeout | --dns-name)
+            -m | --method | -C | --cost | --target | --timeout | --dns-name)
             ((i++))
             ;;
         -*) ;;
@@ -74,11 +74,22 @@ _socks6()
         if [[ $cur == -* ]]; then
             mapfile -t COMPREPLY < <(compgen -W "$common -V --version" -- "$cur")
         else
-            mapfile -t COMPREPLY < <(compgen -W 'connect dns probe' -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W 'connect dns passwd probe' -- "$cur")
         fi
         return
     fi
     case $subcommand in
+    passwd)
+        if [[ $prev == -m || $prev == --method ]]; then
+            mapfile -t COMPREPLY < <(compgen -W 'yescrypt bcrypt sha512crypt' -- "$cur")
+        elif [[ $cur == -* ]]; then
+            mapfile -t COMPREPLY < <(compgen -W '-c --create -C --cost -D --delete -i --stdin -m --method -n --print
+                -v --verify -h --help' -- "$cur")
+        elif ((positional == 0)); then
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        fi
+        ;;
     connect)
         if [[ $cur == -* ]]; then
             mapfile -t COMPREPLY < <(compgen -W "$common -4 -6 -N -q -v -w --early --happy-eyeballs --happy-eyeballs=off --no-shutdown" -- "$cur")

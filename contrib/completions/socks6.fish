@@ -1,11 +1,12 @@
 # Completion of socks6(1) for fish. Goes to /usr/share/fish/vendor_completions.d/socks6.fish.
 
-set -l subcommands connect dns probe
+set -l subcommands connect dns passwd probe
 
 complete -c socks6 -f
 complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -a connect -d 'Standard input and output to a host and port'
 complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -a dns -d 'Questions to the DNS service of the proxy'
 complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -a probe -d 'What a proxy is and can do'
+complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -a passwd -d 'Set a password in the users file of socks6d'
 complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -s V -l version -d 'Show the version'
 complete -c socks6 -s h -l help -d 'Show the help'
 complete -c socks6 -s x -l proxy -x -a 'socks6:// socks5h://' -d 'The proxy'
@@ -52,3 +53,12 @@ complete -c socks6 -n '__fish_seen_subcommand_from probe' -l target -x -d 'HOST:
 complete -c socks6 -n '__fish_seen_subcommand_from probe' -l timeout -x -d 'Seconds for all questions'
 complete -c socks6 -n '__fish_seen_subcommand_from probe' -s v -d 'Say what is asked'
 complete -c socks6 -n '__fish_seen_subcommand_from probe' -a '(__fish_print_hostnames)'
+
+complete -c socks6 -n '__fish_seen_subcommand_from passwd' -F
+complete -c socks6 -n '__fish_seen_subcommand_from passwd' -s c -l create -d 'Make the file'
+complete -c socks6 -n '__fish_seen_subcommand_from passwd' -s C -l cost -x -d 'How much work a hash is'
+complete -c socks6 -n '__fish_seen_subcommand_from passwd' -s D -l delete -d 'Remove the user'
+complete -c socks6 -n '__fish_seen_subcommand_from passwd' -s i -l stdin -d 'Read the password from standard input'
+complete -c socks6 -n '__fish_seen_subcommand_from passwd' -s m -l method -x -a 'yescrypt bcrypt sha512crypt' -d 'Kind of hash'
+complete -c socks6 -n '__fish_seen_subcommand_from passwd' -s n -l print -d 'Write the line to standard output'
+complete -c socks6 -n '__fish_seen_subcommand_from passwd' -s v -l verify -d 'Only look whether the password is right'

@@ -14,7 +14,7 @@ _socks6() {
     )
     _arguments -C $common \
         '(- *)'{-V,--version}'[show the version]' \
-        '1:subcommand:((connect\:"standard input and output to a host and port" dns\:"questions to the DNS service of the proxy" probe\:"what a proxy is and can do"))' \
+        '1:subcommand:((connect\:"standard input and output to a host and port" dns\:"questions to the DNS service of the proxy" passwd\:"set a password in the users file of socks6d" probe\:"what a proxy is and can do"))' \
         '*::argument:->arguments' && return
 
     case $state:$words[1] in
@@ -55,6 +55,19 @@ _socks6() {
             '*--ednsopt[send an EDNS option]:CODE[\:HEX]:' \
             '1:name:_hosts' \
             '*:type:(A AAAA CAA CNAME DNSKEY DS HTTPS MX NS PTR SOA SRV SSHFP SVCB TLSA TXT ANY)'
+        ;;
+    arguments:passwd)
+        _arguments -s \
+            '(-c --create)'{-c,--create}'[make the file]' \
+            '(-C --cost)'{-C,--cost}'[how much work a hash is]:number:' \
+            '(-D --delete)'{-D,--delete}'[remove the user]' \
+            '(-i --stdin)'{-i,--stdin}'[read the password from standard input]' \
+            '(-m --method)'{-m,--method}'[kind of hash]:method:(yescrypt bcrypt sha512crypt)' \
+            '(-n --print)'{-n,--print}'[write the line to standard output]' \
+            '(-v --verify)'{-v,--verify}'[only look whether the password is right]' \
+            '(- *)'{-h,--help}'[show the help]' \
+            '1:file:_files' \
+            '2:name:'
         ;;
     arguments:probe)
         _arguments -s $common \

@@ -14,7 +14,7 @@ import time
 
 from tap import Tap
 
-BUILD_PACKAGES = "gcc libc6-dev meson ninja-build pkg-config libyaml-dev libssl-dev"
+BUILD_PACKAGES = "gcc libc6-dev meson ninja-build pkg-config libyaml-dev libcrypt-dev libssl-dev"
 
 # Each stand-in writes what it was called with to $LOG.
 FAKES = {
@@ -148,7 +148,7 @@ def nothing_missing(box):
 
 def root_installs(box):
     status, output, calls = box.run("build", INSTALLED="gcc libc6-dev")
-    wanted = "meson ninja-build pkg-config libyaml-dev libssl-dev"
+    wanted = "meson ninja-build pkg-config libyaml-dev libcrypt-dev libssl-dev"
     one = installs(calls)
     return judge({"status 0": status == 0, "one install": len(one) == 1, "only what is missing": one[0].endswith(wanted),
                   "nothing recommended": "--no-install-recommends" in one[0],
@@ -168,7 +168,8 @@ def second_run_is_quiet(box):
 
 def user_without_sudo(box):
     status, output, calls = box.run("run", INSTALLED="gcc", FAKE_UID="1000")
-    command = "    apt-get install --no-install-recommends libc6-dev meson ninja-build pkg-config libyaml-dev libssl-dev\n"
+    command = ("    apt-get install --no-install-recommends libc6-dev meson ninja-build pkg-config libyaml-dev libcrypt-dev "
+               "libssl-dev\n")
     return judge({"status 1": status == 1, "exact command": command in output, "nothing tried": not calls}, output, calls)
 
 
