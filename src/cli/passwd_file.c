@@ -31,6 +31,9 @@ const char *passwd_judge_name(const char *name)
     if (strchr(name, ':') != NULL) {
         return "has a colon";
     }
+    if (strncmp(name, "\xef\xbb\xbf", 3) == 0) {
+        return "begins with a byte order mark";
+    }
     if (name[0] == '#') {
         return "begins as a comment does";
     }
@@ -162,15 +165,14 @@ static int write_text(int fd, const char *text, size_t len)
 /* So that the rename outlives a crash. Some file systems cannot, and need not. */
 static void sync_folder(const char *path)
 {
-    char copy[4096 + 1];
-    int fd;
+    char *copy = strdup(path); /* which dirname() changes */
+    int fd = copy != NULL ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 
-    (void)snprintf(copy, sizeof copy, "%s", path);
-    fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
         (void)fsync(fd);
         (void)close(fd);
     }
+    free(copy);
 }
 
 /* The old file's owner and mode for the new one. */
@@ -184,15 +186,17 @@ static int copy_owner(int fd, const struct stat *old)
 
 static int replace(const char *path, const struct stat *old, const char *text, size_t len)
 {
-    char temporary[4096 + 16];
+    char *temporary = NULL;
     int fd, rc;
 
-    if ((size_t)snprintf(temporary, sizeof temporary, "%s.XXXXXX", path) >= sizeof temporary) {
-        return -ENAMETOOLONG;
+    if (asprintf(&temporary, "%s.XXXXXX", path) < 0) {
+        return -ENOMEM;
     }
     fd = mkostemp(temporary, O_CLOEXEC); /* mode 0600 */
     if (fd < 0) {
-        return -errno;
+        rc = -errno;
+        free(temporary);
+        return rc;
     }
     rc = copy_owner(fd, old);
     if (rc == 0) {
@@ -209,6 +213,7 @@ static int replace(const char *path, const struct stat *old, const char *text, s
     } else {
         sync_folder(path);
     }
+    free(temporary);
     return rc;
 }
 

@@ -33,6 +33,9 @@ struct users {
     struct user *users;
 };
 
+/* What some editors put in front of a text, unseen. */
+static const char byte_order_mark[] = "\xef\xbb\xbf";
+
 static const char unknown_hash[] =
     "is of a kind that is not taken; write it with `socks6 passwd` (yescrypt, bcrypt or sha512crypt)";
 
@@ -136,6 +139,9 @@ static const char *judge_name(const char *name, size_t len)
     }
     if (len > SOCKS6_USERNAME_MAX) {
         return "the name is longer than 255 bytes";
+    }
+    if (len >= 3 && memcmp(name, byte_order_mark, 3) == 0) {
+        return "the name begins with a byte order mark; save the file without";
     }
     if (name[0] == ' ' || name[len - 1] == ' ') {
         return "the name begins or ends with a space";
@@ -278,9 +284,6 @@ static int read_text(const char *file, struct users *users, size_t len, struct u
     char *at = users->text, *end = users->text + len;
     unsigned number = 0;
 
-    if (len >= 3 && memcmp(at, "\xef\xbb\xbf", 3) == 0) {
-        return fail(file, 1, error, "the file begins with a byte order mark; save it without");
-    }
     while (at < end) {
         char *line_end = memchr(at, '\n', (size_t)(end - at));
         size_t line_len = (size_t)((line_end != NULL ? line_end : end) - at);

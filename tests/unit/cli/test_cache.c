@@ -167,7 +167,7 @@ static void test_every_part_of_the_key_counts(void **state)
 
 static void test_nothing_is_written_in_clear_of_the_password(void **state)
 {
-    uint8_t bytes[8192];
+    static uint8_t bytes[8192];
 
     (void)state;
     begin(&proxy, 64);
@@ -280,7 +280,7 @@ static void test_unused_entries_end(void **state)
 
 static void test_a_corrupt_file_is_an_empty_cache(void **state)
 {
-    uint8_t good[8192], bad[8192];
+    static uint8_t good[8192], bad[8192];
     size_t len;
 
     (void)state;

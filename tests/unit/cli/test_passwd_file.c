@@ -77,6 +77,8 @@ static void test_names_are_judged(void **state)
     assert_non_null(passwd_judge_name(""));
     assert_non_null(passwd_judge_name("a:b"));
     assert_non_null(passwd_judge_name("#a"));
+    assert_non_null(passwd_judge_name("\xef\xbb\xbf"
+                                      "a"));
     assert_non_null(passwd_judge_name(" a"));
     assert_non_null(passwd_judge_name("a "));
     assert_non_null(passwd_judge_name("a\nb"));
@@ -106,7 +108,7 @@ static void write_all(const char *text, mode_t mode)
 
 static void assert_text(const char *wanted)
 {
-    char text[4096];
+    char text[2048];
     int fd = open(path, O_RDONLY);
     ssize_t len;
 

@@ -344,7 +344,7 @@ static void test_any_order_of_replies_will_do(void **state)
 {
     const uint32_t first = UINT32_MAX - 5000;
     uint8_t *spent = calloc(REQUESTS * 2, 1);
-    struct flight flights[FLIGHTS] = {0};
+    static struct flight flights[FLIGHTS];
     uint32_t base = first;
     unsigned sent = 0, without = 0;
 
@@ -377,7 +377,7 @@ static void test_any_order_of_replies_will_do(void **state)
 static void test_prepared_requests_pass_between_the_machines(void **state)
 {
     static const char known[] = "sessn-01";
-    struct talk talk;
+    static struct talk talk;
 
     (void)state;
     learn(&(struct socks6_client_session){.id = {(const uint8_t *)known, 8}, .has_window = 1, .window = {1000, 10}});

@@ -164,7 +164,7 @@ static void test_lines_that_are_no_user_are_errors(void **state)
     assert_error(nul, sizeof nul - 1, "users.passwd:2: there is a NUL byte in this line");
     assert_error("\xef\xbb\xbf"
                  "a:*\n",
-                 7, "users.passwd:1: the file begins with a byte order mark; save it without");
+                 7, "users.passwd:1: the name begins with a byte order mark; save the file without");
     (void)memset(text, 'n', 256);
     (void)strcpy(text + 256, ":*\n");
     assert_error(text, strlen(text), "users.passwd:1: the name is longer than 255 bytes");
