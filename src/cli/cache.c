@@ -494,11 +494,11 @@ int cache_default_path(char *out, size_t size)
     }
     rc = make_folder(out);
     if (rc == 0) {
-        (void)strcpy(out + len, "/socks6");
+        len += snprintf(out + len, size - (size_t)len, "/socks6");
         rc = make_folder(out);
     }
     if (rc == 0) {
-        (void)strcat(out, "/client");
+        (void)snprintf(out + len, size - (size_t)len, "/client");
     }
     return rc;
 }

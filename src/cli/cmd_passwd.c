@@ -308,14 +308,13 @@ static int say_outcome(const struct options *options, int outcome)
 /* Before anybody types a password for nothing. */
 static int look_at_file(const struct options *options)
 {
-    int rc = 0;
-
-    if (options->path != NULL && !options->create && access(options->path, R_OK) < 0) {
-        rc = say_outcome(options, -errno);
-    } else if (options->create && access(options->path, F_OK) == 0) {
-        rc = say_outcome(options, -EEXIST);
+    if (options->path == NULL) {
+        return 0;
     }
-    return rc;
+    if (options->create) {
+        return access(options->path, F_OK) == 0 ? say_outcome(options, -EEXIST) : 0;
+    }
+    return access(options->path, R_OK) < 0 ? say_outcome(options, -errno) : 0;
 }
 
 static int set_or_print(const struct options *options, const char *password)

@@ -262,7 +262,7 @@ static int update_locked(const char *path, int fd, const struct stat *status, co
 
 int passwd_update(const char *path, const char *name, const char *hash, bool create)
 {
-    struct stat status;
+    struct stat status = {0};
     char *real;
     int fd, rc;
 

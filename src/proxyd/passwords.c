@@ -136,24 +136,26 @@ static void job_free(struct job *job)
 
 /* --- on a thread of the pool --- */
 
-/* Whether the password fits the hash. Costs the same whether it can or not. */
-static bool is_right(const struct job *job)
+/* Whether the password fits the hash. Costs the same whether it can or not. BUSY: there was no memory to find out. */
+static enum password_verdict judge(const struct job *job)
 {
     struct crypt_data *data = calloc(1, sizeof *data); /* 32 KiB: too much for the stack */
     size_t len = strlen(job->hash);
     const char *hashed;
-    bool right = false;
+    enum password_verdict verdict = PASSWORD_BUSY;
 
     if (data == NULL) {
-        return false;
+        return verdict;
     }
     hashed = crypt_rn(job->password, job->hash, data, (int)sizeof *data);
-    if (hashed != NULL && strlen(hashed) == len) {
-        right = CRYPTO_memcmp(hashed, job->hash, len) == 0;
+    if (hashed != NULL) {
+        bool is_same = strlen(hashed) == len && CRYPTO_memcmp(hashed, job->hash, len) == 0;
+
+        verdict = is_same && job->can_be_right ? PASSWORD_RIGHT : PASSWORD_WRONG;
     }
     explicit_bzero(data, sizeof *data);
     free(data);
-    return right && job->can_be_right;
+    return verdict;
 }
 
 /* On the loop's thread. */
@@ -191,16 +193,16 @@ static void run(struct pool_job *work)
 {
     struct job *job = LOOP_OWNER(work, struct job, work);
     struct passwords *passwords = job->passwords;
-    bool right = is_right(job);
+    enum password_verdict verdict = judge(job);
     uint64_t now_ms = passwords->clock_ms();
 
-    if (right) {
+    if (verdict == PASSWORD_RIGHT) {
         password_cache_add(passwords->cache, &job->tag, now_ms + passwords->cache_ms);
     }
-    backoff_leave(passwords->backoff, job->client, !right, now_ms);
+    backoff_leave(passwords->backoff, job->client, verdict == PASSWORD_WRONG, now_ms);
     (void)pthread_mutex_lock(&passwords->mutex);
     unlink_job(job);
-    post_checks(job, right ? PASSWORD_RIGHT : PASSWORD_WRONG);
+    post_checks(job, verdict);
     (void)pthread_mutex_unlock(&passwords->mutex);
     job_free(job);
 }
