@@ -4,7 +4,7 @@
  * The addresses of a name are raced (Happy Eyeballs) if the client asks for it by the Stack option, or cannot ask
  * because it speaks an older protocol and the configuration wants it; otherwise they are tried one after the other.
  *
- * Helper of conn.c, which starts it once and is told the outcome once.
+ * Helper of conn_command.c, which starts it once and is told the outcome once.
  */
 #ifndef PROXYD_CMD_CONNECT_H
 #define PROXYD_CMD_CONNECT_H

@@ -2,7 +2,7 @@
  * CONNECT to port 53 of the unspecified address: "DNS Provided by SOCKS". Who may have it, and whether it is built in,
  * handed to another server, or off.
  *
- * Helper of conn.c. The service itself is in dns_service.h.
+ * Helper of conn_command.c. The service itself is in dns_service.h.
  */
 #ifndef PROXYD_CMD_DNS_H
 #define PROXYD_CMD_DNS_H

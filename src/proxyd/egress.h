@@ -2,7 +2,7 @@
  * When no address or port of ours is left for an outgoing connection (EADDRNOTAVAIL): counts it, and tells the
  * administrator what helps, once a minute at most.
  *
- * Called by conn.c with what the dialer says.
+ * Called by conn_command.c with what the dialer says.
  */
 #ifndef PROXYD_EGRESS_H
 #define PROXYD_EGRESS_H

@@ -1,0 +1,166 @@
+/*
+ * A request and its command: each is started here, and its outcome becomes the reply.
+ */
+#include "proxyd/conn_internal.h"
+
+#include "proxyd/egress.h"
+
+#define HOLD_MS 20u
+
+static void count_outcome(struct stats *stats, const struct connect_outcome *outcome)
+{
+    if (outcome->code == SOCKS6_REPLY_SUCCESS) {
+        stats_add(stats, STATS_connected, 1);
+    } else if (outcome->code == SOCKS6_REPLY_NOT_ALLOWED) {
+        stats_add(stats, STATS_denied, 1);
+    } else if (outcome->dialled.type == 0) {
+        stats_add(stats, STATS_resolve_failed, 1);
+    } else {
+        stats_add(stats, STATS_connect_failed, 1);
+    }
+}
+
+static enum conn_step take_outcome(struct conn *conn, const struct connect_outcome *outcome)
+{
+    count_outcome(&conn->worker->stats, outcome);
+    conn->server_fd = outcome->fd;
+    conn->server_is_parked = outcome->fd_is_parked;
+    conn->entry.dialled = outcome->dialled;
+    conn->entry.rule_line = outcome->rule_line;
+    if (outcome->code != SOCKS6_REPLY_SUCCESS) {
+        conn->entry.reason = outcome->why;
+    }
+    egress_unavailable(&conn->worker->shared->egress, &conn->worker->stats, outcome->unavailable_count,
+                       &outcome->unavailable, loop_now_ms(conn->worker->loop));
+    log_step(&conn->entry, outcome->code == SOCKS6_REPLY_SUCCESS ? "is connected" : outcome->why);
+    return conn_start_replying(conn, outcome->code, outcome->fd >= 0 ? &outcome->bound : NULL, outcome->stack,
+                               outcome->stack_count);
+}
+
+static void on_connect_done(struct connect_job *job, const struct connect_outcome *outcome)
+{
+    struct conn *conn = LOOP_OWNER(job, struct conn, job);
+    (void)conn_run(conn, take_outcome(conn, outcome));
+}
+
+static enum conn_step start_connect(struct conn *conn, const struct door_request *request)
+{
+    struct worker *worker = conn->worker;
+    struct connect_outcome outcome;
+
+    conn->phase = CONN_CONNECTING;
+    conn->job.loop = worker->loop;
+    conn->job.dns = worker->dns;
+    conn->job.winners = worker->shared->winners;
+    conn->job.local = worker->shared->local;
+    conn->job.config = conn->config;
+    conn->job.client = &conn->entry.client;
+    conn->job.source_turn = &worker->source_turn;
+    conn->job.is_socks6 = door_version(&conn->door) == SOCKS6_VERSION;
+    conn->job.stack = request->stack;
+    conn->job.stack_count = request->stack_count;
+    conn->job.done = on_connect_done;
+    if (cmd_connect_start(&conn->job, &request->addr, &outcome)) {
+        return take_outcome(conn, &outcome);
+    }
+    if (door_output(&conn->door).len > 0) {
+        conn->holds = true;
+        loop_timer_set(worker->loop, &conn->timer, HOLD_MS);
+    }
+    return CONN_AGAIN;
+}
+
+static void on_dns_relayed(struct dns_relay_job *job, const struct connect_outcome *outcome)
+{
+    struct conn *conn = LOOP_OWNER(job, struct conn, dns_job);
+    (void)conn_run(conn, take_outcome(conn, outcome));
+}
+
+static enum conn_step start_dns(struct conn *conn, const struct socks6_addr *asked)
+{
+    struct socks6_addr addr = *asked; /* may be a name that is a number, or an IPv4-mapped address */
+    const struct policy_request request = {
+        .client = &conn->entry.client,
+        .user = conn->entry.user,
+        .command = SOCKS6_COMMAND_CONNECT,
+        .addr = &addr,
+    };
+    struct connect_outcome outcome;
+
+    socks6_addr_normalize(&addr);
+    conn->phase = CONN_CONNECTING;
+    conn->dns_job.loop = conn->worker->loop;
+    conn->dns_job.dns = conn->worker->dns;
+    conn->dns_job.config = conn->config;
+    conn->dns_job.done = on_dns_relayed;
+    switch (cmd_dns_start(&conn->dns_job, &request, &outcome)) {
+    case CMD_DNS_REFUSED:
+        return take_outcome(conn, &outcome);
+    case CMD_DNS_BUILT_IN:
+        conn->is_dns = true;
+        return conn_start_replying(conn, SOCKS6_REPLY_SUCCESS, NULL, NULL, 0);
+    case CMD_DNS_RELAYED:
+        break;
+    }
+    return CONN_AGAIN;
+}
+
+static enum conn_step start_noop(struct conn *conn)
+{
+    /* NOOP has no destination; only a rule on who and on the command can speak of it. */
+    const struct policy_request request = {
+        .client = &conn->entry.client,
+        .command = SOCKS6_COMMAND_NOOP,
+        .name = "",
+        .addr = &conn->entry.asked,
+    };
+    struct policy_result result = policy_check_name(conn->config->policy, &request);
+    if (result.verdict == POLICY_DENY) {
+        stats_add(&conn->worker->stats, STATS_denied, 1);
+        conn->entry.reason = result.why;
+        conn->entry.rule_line = result.line;
+        return conn_start_replying(conn, SOCKS6_REPLY_NOT_ALLOWED, NULL, NULL, 0);
+    }
+    conn->entry.reason = "done";
+    return conn_start_replying(conn, SOCKS6_REPLY_SUCCESS, NULL, NULL, 0);
+}
+
+static void count_request(struct conn *conn)
+{
+    enum stats_counter counter = STATS_requests_socks6;
+    switch (door_version(&conn->door)) {
+    case 4:
+        counter = STATS_requests_socks4;
+        break;
+    case 5:
+        counter = STATS_requests_socks5;
+        break;
+    default:
+        break;
+    }
+    stats_add(&conn->worker->stats, counter, 1);
+}
+
+enum conn_step conn_take_request(struct conn *conn)
+{
+    const struct door_request *request = door_request(&conn->door);
+
+    loop_timer_cancel(conn->worker->loop, &conn->timer);
+    conn->entry.protocol = door_protocol(&conn->door);
+    conn->entry.command = socks6_command_name(request->command);
+    conn->entry.asked = request->addr;
+    count_request(conn);
+    log_step(&conn->entry, "asks");
+    switch (request->command) {
+    case SOCKS6_COMMAND_NOOP:
+        return start_noop(conn);
+    case SOCKS6_COMMAND_CONNECT:
+        if (cmd_dns_is_meant(conn->config, &request->addr, door_version(&conn->door))) {
+            return start_dns(conn, &request->addr);
+        }
+        return start_connect(conn, request);
+    default:
+        conn->entry.reason = "command not supported";
+        return conn_start_replying(conn, SOCKS6_REPLY_COMMAND_UNSUPPORTED, NULL, NULL, 0);
+    }
+}

@@ -1,0 +1,160 @@
+/*
+ * What the client is told, and who takes over then: the relay, the DNS service, or nobody, after a refusal.
+ */
+#include "proxyd/conn_internal.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#define LINGER_MS 5000u
+#define LINGER_BYTES ((size_t)64 << 20)
+
+/* ---- output ---- */
+
+enum conn_step conn_flush(struct conn *conn)
+{
+    for (;;) {
+        struct socks6_slice out = door_output(&conn->door);
+        if (out.len == 0) {
+            return CONN_AGAIN;
+        }
+        if (!conn->writable) {
+            return CONN_WAIT;
+        }
+        ssize_t n = send(conn_client_fd(conn), out.data, out.len, MSG_NOSIGNAL);
+        if (n >= 0) {
+            door_output_sent(&conn->door, (size_t)n);
+        } else if (errno == EAGAIN) {
+            conn->writable = false;
+        } else if (errno != EINTR) {
+            return conn_end(conn, "client reset");
+        }
+    }
+}
+
+/* ---- lingering ---- */
+
+enum conn_step conn_start_lingering(struct conn *conn)
+{
+    conn->phase = CONN_LINGERING;
+    conn_pending_clear(conn);
+    conn_close_server(conn);
+    loop_timer_set(conn->worker->loop, &conn->timer, LINGER_MS);
+    return CONN_AGAIN;
+}
+
+enum conn_step conn_linger(struct conn *conn)
+{
+    enum conn_step step = conn_flush(conn);
+    if (step != CONN_AGAIN) {
+        return step;
+    }
+    if (!conn->is_shut && shutdown(conn_client_fd(conn), SHUT_WR) != 0) {
+        return conn_end(conn, "client reset");
+    }
+    conn->is_shut = true;
+    while (conn->readable) {
+        /* MSG_TRUNC throws the bytes away without copying them (tcp(7)). */
+        ssize_t n = recv(conn_client_fd(conn), NULL, WORKER_SCRATCH_LEN, MSG_TRUNC);
+        if (n > 0) {
+            conn->lingered += (size_t)n;
+            if (conn->lingered > LINGER_BYTES) {
+                return conn_end(conn, "done");
+            }
+        } else if (n < 0 && errno == EAGAIN) {
+            conn->readable = false;
+        } else if (n == 0 || errno != EINTR) {
+            return conn_end(conn, "done");
+        }
+    }
+    return CONN_WAIT;
+}
+
+/* ---- replying ---- */
+
+enum conn_step conn_start_replying(struct conn *conn, enum socks6_reply_code code, const struct socks6_addr *bound,
+                                   const struct socks6_stack_option *stack, size_t stack_count)
+{
+    if (!door_reply(&conn->door, code, bound, stack, stack_count)) {
+        conn->entry.reason = "out of memory";
+        return conn_start_lingering(conn);
+    }
+    conn->entry.reply = (int)code;
+    conn->phase = CONN_REPLYING;
+    loop_timer_cancel(conn->worker->loop, &conn->timer);
+    return CONN_AGAIN;
+}
+
+/* The reply is out: the sockets and what was read ahead go to the relay, this struct ends. */
+static enum conn_step start_relaying(struct conn *conn)
+{
+    struct relay_start start = {
+        .fd_b = conn->server_fd,
+        .b_is_parked = conn->server_is_parked,
+        .events_a = conn->odd_events | (conn->readable ? EPOLLIN : 0u) | (conn->writable ? EPOLLOUT : 0u),
+        .early = conn->pending,
+        .early_len = conn->pending_len,
+    };
+
+    session_start(conn->relay, conn->worker, conn->config, conn->place, &start, &conn->entry, conn->accepted_ms);
+    conn_free(conn);
+    return CONN_GONE;
+}
+
+/* ---- the DNS service ---- */
+
+static void on_dns_over(void *user, const char *reason)
+{
+    struct conn *conn = user;
+
+    (void)conn_end(conn, reason);
+}
+
+/* The reply is out: what was read ahead and all that follows is for the service. */
+static enum conn_step start_serving(struct conn *conn)
+{
+    struct worker *worker = conn->worker;
+    const struct dns_service_setup setup = {
+        .shared = worker->dns_shared,
+        .loop = worker->loop,
+        .dns = worker->dns,
+        .limits = worker->shared->dns_limits,
+        .config = conn->config,
+        .client = &conn->entry.client,
+        .user = conn->entry.user,
+        .stats = &worker->stats,
+        .fd = conn_client_fd(conn),
+        .is_readable = conn->readable,
+        .is_writable = conn->writable,
+        .early = conn->pending,
+        .early_len = conn->pending_len,
+        .over = on_dns_over,
+        .user_data = conn,
+    };
+
+    loop_timer_cancel(worker->loop, &conn->timer);
+    if (dns_service_start(&setup, &conn->dns) != 0) {
+        conn->dns = NULL;
+        return conn_end(conn, "out of memory");
+    }
+    stats_add(&worker->stats, STATS_dns_streams, 1);
+    conn_pending_clear(conn);
+    conn->phase = CONN_SERVING;
+    return CONN_WAIT;
+}
+
+enum conn_step conn_reply_out(struct conn *conn)
+{
+    enum conn_step step = conn_flush(conn);
+    if (step == CONN_WAIT && !loop_timer_is_armed(&conn->timer)) {
+        loop_timer_set(conn->worker->loop, &conn->timer, conn->config->limits.handshake_ms);
+    }
+    if (step != CONN_AGAIN) {
+        return step;
+    }
+    if (conn->is_dns) {
+        return start_serving(conn);
+    }
+    return conn->server_fd >= 0 ? start_relaying(conn) : conn_start_lingering(conn);
+}
