@@ -26,6 +26,11 @@ bool config_is_open(const struct config *config)
     return snapshot_of(config)->open;
 }
 
+const struct config_fast_open *config_fast_open(const struct config *config)
+{
+    return &snapshot_of(config)->fast_open;
+}
+
 void config_set_verbosity(const struct config *config, enum config_verbosity verbosity)
 {
     struct config_log *log = &snapshot_of(config)->config.log;
@@ -100,6 +105,7 @@ static struct config_snapshot *snapshot_new(void)
     };
     config_dns_init(&snapshot->config.dns);
     config_log_init(&snapshot->config.log);
+    snapshot->fast_open.queue_len = CONFIG_FAST_OPEN_DEFAULT;
     snapshot->config.policy = policy_new();
     atomic_init(&snapshot->references, 1);
     if (snapshot->config.policy == NULL) {
@@ -142,6 +148,7 @@ static int take_listeners(const struct config_place *place, struct config_draft 
         if (!from->has_open) {
             from->listener.open = draft->snapshot->open;
         }
+        config_fast_open_inherit(&from->listener.fast_open, &draft->snapshot->fast_open);
         if (check_open(place, from->line, from->column, config, &from->listener) != 0) {
             return -1;
         }
@@ -183,7 +190,8 @@ static int command_line_listeners(struct config_snapshot *snapshot, const char *
         struct config_place place = {.file = file, .error = error};
 
         (void)snprintf(file, sizeof file, "-l %.120s", listen[i]);
-        *listener = (struct config_listener){.protocols = ALL_PROTOCOLS, .open = snapshot->open};
+        *listener = (struct config_listener){
+            .protocols = ALL_PROTOCOLS, .open = snapshot->open, .fast_open = snapshot->fast_open};
         if (!listen_address_parse(listen[i], &listener->address, why)) {
             return config_fail(&place, 0, 0, "%s", why);
         }

@@ -20,12 +20,23 @@
 /* Which protocols a listener takes: bits. */
 enum config_protocol { CONFIG_SOCKS4 = 1, CONFIG_SOCKS5 = 2, CONFIG_SOCKS6 = 4 };
 
+/* TCP Fast Open of clients. Of the listeners: what is in force; `has_...` only while the file is read. */
+struct config_fast_open {
+    uint32_t queue_len;      /* see fast_open_listen(); 0 = off */
+    bool acts_without_token; /* a request in a SYN does, before the handshake has ended, also if it spends no token */
+    bool has_queue_len, has_without_token;
+};
+
+#define CONFIG_FAST_OPEN_DEFAULT 1024u
+#define CONFIG_FAST_OPEN_MAX 65535u
+
 struct config_listener {
     struct socks6_addr address; /* IPv4 or IPv6; port 0 = any free one */
     unsigned protocols;         /* enum config_protocol; default all */
     bool open;                  /* may serve everybody off loopback */
-    bool optional;              /* built in: left out where the host has no such address (IPv6 switched off) */
-    unsigned line;              /* in the file; 0 = built in or from the command line */
+    struct config_fast_open fast_open;
+    bool optional; /* built in: left out where the host has no such address (IPv6 switched off) */
+    unsigned line; /* in the file; 0 = built in or from the command line */
 };
 
 /* AUTO is JOURNALD where the output is the journal's socket, and TEXT elsewhere. */
@@ -192,5 +203,7 @@ void config_missing_outgoing(const struct config *config, config_tell_missing *t
 
 /* Writes a line "note: ..." for each setting that is valid and yet will not do what it seems to; for -t. */
 void config_notes(const struct config *config, FILE *out);
+/* The same, for each leg on which the host's settings forbid TCP Fast Open. */
+void config_note_fast_open(const struct config *config, FILE *out);
 
 #endif

@@ -15,7 +15,8 @@
 struct config_snapshot {
     struct config config;
     atomic_uint references;
-    bool open; /* the key at the top: for listeners of -l, and those that do not say */
+    bool open; /* the key at the top: for listeners of -l, and those that do not say; and the next */
+    struct config_fast_open fast_open;
 };
 
 /* A listener and where it stands, until the whole file is read: `open` at the top may follow. */
@@ -53,6 +54,15 @@ SOCKS6_MUST_CHECK int config_read_status(const struct config_place *place, const
 void config_log_init(struct config_log *log);
 void config_log_done(struct config_log *log);
 
+/* The values of `tfo:` and `tfo_without_token:`. */
+SOCKS6_MUST_CHECK int config_read_fast_open(const struct config_place *place, const struct yaml_node *value,
+                                            struct config_fast_open *out);
+SOCKS6_MUST_CHECK int config_read_without_token(const struct config_place *place, const struct yaml_node *value,
+                                                struct config_fast_open *out);
+/* What a listener does not say itself. */
+void config_fast_open_inherit(struct config_fast_open *own, const struct config_fast_open *defaults);
+void config_print_fast_open(const char *indent, const struct config_fast_open *fast_open, FILE *out);
+
 /* The value of `dns:`, as above. */
 SOCKS6_MUST_CHECK int config_read_dns(const struct config_place *place, const struct yaml_node *value, void *target);
 void config_dns_init(struct config_dns *dns);
@@ -67,8 +77,9 @@ void config_print_dns(const struct config_dns *dns, FILE *out);
 SOCKS6_MUST_CHECK int config_load_memory(const char *name, const char *text, size_t len, const char *const *listen,
                                          size_t listen_count, const struct config **out, struct config_error *error);
 
-/* `open:` at the top of the file. */
+/* `open:`, `tfo:` and `tfo_without_token:` at the top of the file. */
 bool config_is_open(const struct config *config);
+const struct config_fast_open *config_fast_open(const struct config *config);
 
 /* Every mapping of the file with its keys, for the tests that compare documentation with it. Ends with keys NULL. */
 struct config_section {

@@ -73,10 +73,26 @@ static int read_listener_open(const struct config_place *place, const struct yam
     return read_bool(place, value, &draft->listener.open);
 }
 
+static int read_listener_fast_open(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct listener_draft *draft = target;
+
+    return config_read_fast_open(place, value, &draft->listener.fast_open);
+}
+
+static int read_listener_without_token(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct listener_draft *draft = target;
+
+    return config_read_without_token(place, value, &draft->listener.fast_open);
+}
+
 static const struct config_key listener_keys[] = {
     {"address", read_address},
     {"protocols", read_protocols},
     {"open", read_listener_open},
+    {"tfo", read_listener_fast_open},
+    {"tfo_without_token", read_listener_without_token},
 };
 
 static int read_listener(const struct config_place *place, const struct yaml_node *node, struct config_draft *draft)
@@ -140,6 +156,20 @@ static int read_open(const struct config_place *place, const struct yaml_node *v
     struct config_draft *draft = target;
 
     return read_bool(place, value, &draft->snapshot->open);
+}
+
+static int read_fast_open(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_draft *draft = target;
+
+    return config_read_fast_open(place, value, &draft->snapshot->fast_open);
+}
+
+static int read_without_token(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_draft *draft = target;
+
+    return config_read_without_token(place, value, &draft->snapshot->fast_open);
 }
 
 static int read_workers(const struct config_place *place, const struct yaml_node *value, void *target)
@@ -269,12 +299,19 @@ static int read_status(const struct config_place *place, const struct yaml_node 
 }
 
 static const struct config_key top_keys[] = {
-    {"listeners", read_listeners}, {"open", read_open},
-    {"workers", read_workers},     {"relay", read_relay},
-    {"outgoing", read_outgoing},   {"rules", read_rules},
-    {"limits", read_limits},       {"happy_eyeballs", config_read_happy_eyeballs},
-    {"dns", config_read_dns},      {"log", read_log},
+    {"listeners", read_listeners},
+    {"open", read_open},
+    {"workers", read_workers},
+    {"relay", read_relay},
+    {"outgoing", read_outgoing},
+    {"rules", read_rules},
+    {"limits", read_limits},
+    {"happy_eyeballs", config_read_happy_eyeballs},
+    {"dns", config_read_dns},
+    {"log", read_log},
     {"status", read_status},
+    {"tfo", read_fast_open},
+    {"tfo_without_token", read_without_token},
 };
 
 const struct config_section config_sections[] = {

@@ -65,6 +65,7 @@ static void print_listener(const struct config_listener *listener, FILE *out)
         separator = ", ";
     }
     fprintf(out, "]\n    open: %s\n", listener->open ? "true" : "false");
+    config_print_fast_open("    ", &listener->fast_open, out);
 }
 
 static void print_addresses(const struct socks6_addr *addrs, size_t count, bool is_first, FILE *out)
@@ -263,6 +264,7 @@ void config_print(const struct config *config, FILE *out)
         print_listener(&config->listeners[i], out);
     }
     fprintf(out, "open: %s\n", config_is_open(config) ? "true" : "false");
+    config_print_fast_open("", config_fast_open(config), out);
     if (config->workers == 0) {
         fputs("workers: auto\n", out);
     } else {

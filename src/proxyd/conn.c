@@ -2,6 +2,8 @@
  * Life of a connection here:
  *
  *   HANDSHAKE   bytes -> door, until it has a request            limit: limits.handshake (one timer for all of it)
+ *   UNCONFIRMED a request that could be a replay waits until its client has ended the handshake below SOCKS; early data is
+ *               read up to a cap                                  limit: the same timer
  *   CONNECTING  the command runs; early data is read up to a cap limit: limits.connect (the command's own)
  *   REPLYING    the reply goes out; after a success -> relay     limit: limits.handshake anew
  *   SERVING     the stream is the DNS service's (dns_service.h)    limit: dns.idle (the service's own)
@@ -88,6 +90,9 @@ enum conn_step conn_run(struct conn *conn, enum conn_step step)
         case CONN_HANDSHAKE:
             step = conn_handshake(conn);
             break;
+        case CONN_UNCONFIRMED:
+            step = conn_await_confirmation(conn);
+            break;
         case CONN_CONNECTING:
             step = conn_read_early(conn);
             break;
@@ -132,7 +137,7 @@ static void on_timer(struct loop_timer *timer)
         (void)conn_run(conn, CONN_AGAIN);
         return;
     }
-    if (conn->phase == CONN_HANDSHAKE) {
+    if (conn->phase == CONN_HANDSHAKE || conn->phase == CONN_UNCONFIRMED) {
         stats_add(&conn->worker->stats, STATS_handshake_timeouts, 1);
     }
     (void)conn_end(conn, conn->phase == CONN_LINGERING ? "done" : "handshake timeout");
@@ -162,6 +167,8 @@ void conn_open(struct worker *worker, const struct listener *listener, int fd, c
     conn->relay = relay;
     conn->server_fd = -1;
     conn->protocols = (uint8_t)listener->protocols;
+    conn->may_be_in_syn = listener->has_fast_open;
+    conn->acts_without_token = listener->acts_without_token;
     conn->place = listener->place;
     listener_place_retain(worker, conn->place);
     conn->accepted_ms = loop_now_ms(worker->loop);

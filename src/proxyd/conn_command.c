@@ -3,6 +3,7 @@
  */
 #include "proxyd/conn_internal.h"
 
+#include "io/fast_open.h"
 #include "proxyd/egress.h"
 
 #define HOLD_MS 20u
@@ -141,16 +142,11 @@ static void count_request(struct conn *conn)
     stats_add(&conn->worker->stats, counter, 1);
 }
 
-enum conn_step conn_take_request(struct conn *conn)
+static enum conn_step start_command(struct conn *conn)
 {
     const struct door_request *request = door_request(&conn->door);
 
     loop_timer_cancel(conn->worker->loop, &conn->timer);
-    conn->entry.protocol = door_protocol(&conn->door);
-    conn->entry.command = socks6_command_name(request->command);
-    conn->entry.asked = request->addr;
-    count_request(conn);
-    log_step(&conn->entry, "asks");
     switch (request->command) {
     case SOCKS6_COMMAND_NOOP:
         return start_noop(conn);
@@ -163,4 +159,68 @@ enum conn_step conn_take_request(struct conn *conn)
         conn->entry.reason = "command not supported";
         return conn_start_replying(conn, SOCKS6_REPLY_COMMAND_UNSUPPORTED, NULL, NULL, 0);
     }
+}
+
+/* ---- whose request may be a replay ---- */
+
+/* Whether the request spends a token, which it can do once: a replay of it never gets here. */
+static bool spends_token(const struct door_request *request)
+{
+    (void)request; /* the door keeps no sessions, and without one there is no token */
+    return false;
+}
+
+/*
+ * Whether the client is there now. A SYN with a request in it can be sent again by anybody who has seen it, and the cookie
+ * (draft-11, "TCP Fast Open on the Client-Proxy Leg") proves at the most that somebody at this address has met us. Whoever
+ * has ended the handshake has read what we sent in it.
+ */
+static bool client_is_confirmed(const struct conn *conn)
+{
+    return !conn->is_in_handshake || conn->acts_without_token || spends_token(door_request(&conn->door));
+}
+
+/* False: the connection is gone. */
+static bool look_at_handshake(struct conn *conn, bool *in_syn)
+{
+    enum fast_open_state state = fast_open_look(conn_client_fd(conn), in_syn);
+
+    conn->is_in_handshake = state == FAST_OPEN_PENDING;
+    return state != FAST_OPEN_GONE;
+}
+
+enum conn_step conn_take_request(struct conn *conn)
+{
+    const struct door_request *request = door_request(&conn->door);
+    bool in_syn = false;
+
+    conn->entry.protocol = door_protocol(&conn->door);
+    conn->entry.command = socks6_command_name(request->command);
+    conn->entry.asked = request->addr;
+    count_request(conn);
+    if (conn->may_be_in_syn && !look_at_handshake(conn, &in_syn)) {
+        return conn_end(conn, "client reset");
+    }
+    stats_add(&conn->worker->stats, STATS_requests_in_syn, in_syn);
+    log_step(&conn->entry, in_syn ? "asks in its SYN" : "asks");
+    if (client_is_confirmed(conn)) {
+        return start_command(conn);
+    }
+    stats_add(&conn->worker->stats, STATS_requests_waited, 1);
+    log_step(&conn->entry, "has to end its handshake first");
+    conn->phase = CONN_UNCONFIRMED;
+    return conn_read_early(conn);
+}
+
+enum conn_step conn_await_confirmation(struct conn *conn)
+{
+    bool in_syn;
+
+    if (conn_read_early(conn) == CONN_GONE) {
+        return CONN_GONE;
+    }
+    if (conn->is_in_handshake && !look_at_handshake(conn, &in_syn)) {
+        return conn_end(conn, "client reset");
+    }
+    return client_is_confirmed(conn) ? start_command(conn) : CONN_WAIT;
 }

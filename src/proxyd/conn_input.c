@@ -131,6 +131,8 @@ static void note_read(struct conn *conn, size_t len, size_t size)
     }
 }
 
+_Static_assert(WORKER_SCRATCH_LEN > UINT16_MAX, "one read takes whatever came with a SYN");
+
 /* One read into the scratch buffer, behind what is pending. */
 enum conn_step conn_handshake(struct conn *conn)
 {
@@ -155,6 +157,9 @@ enum conn_step conn_handshake(struct conn *conn)
         return conn_end(conn, n == 0 ? "client closed before its request" : "client reset");
     }
     note_read(conn, (size_t)n, WORKER_SCRATCH_LEN);
+    if (conn->has_door) {
+        conn->may_be_in_syn = false; /* the first read took all of a SYN; what came later acknowledges ours */
+    }
     if (conn->pending_len == 0) {
         return feed(conn, conn->worker->scratch, (size_t)n);
     }

@@ -13,7 +13,7 @@
 #include "proxyd/session.h"
 #include "proxyd/worker.h"
 
-enum conn_phase { CONN_HANDSHAKE, CONN_CONNECTING, CONN_REPLYING, CONN_SERVING, CONN_LINGERING };
+enum conn_phase { CONN_HANDSHAKE, CONN_UNCONFIRMED, CONN_CONNECTING, CONN_REPLYING, CONN_SERVING, CONN_LINGERING };
 
 /* What a step of conn_run() left behind. */
 enum conn_step {
@@ -35,11 +35,14 @@ struct conn {
     bool readable, writable;
     bool server_is_parked; /* see loop_park() */
     bool client_eof;
-    bool has_door;    /* there was a first byte */
-    bool holds;       /* CONN_CONNECTING: what the door has to say may wait for the reply */
-    bool is_shut;     /* CONN_LINGERING: our FIN is out */
-    size_t lingered;  /* CONN_LINGERING: bytes thrown away */
-    uint8_t *pending; /* bytes read and not yet taken: an unfinished message, or early data */
+    bool has_door;           /* there was a first byte */
+    bool may_be_in_syn;      /* all that was read may have come with a SYN */
+    bool is_in_handshake;    /* TCP's; known once there is a request */
+    bool acts_without_token; /* the listener's */
+    bool holds;              /* CONN_CONNECTING: what the door has to say may wait for the reply */
+    bool is_shut;            /* CONN_LINGERING: our FIN is out */
+    size_t lingered;         /* CONN_LINGERING: bytes thrown away */
+    uint8_t *pending;        /* bytes read and not yet taken: an unfinished message, or early data */
     size_t pending_len, pending_size;
     uint64_t accepted_ms;
     struct door door;
@@ -72,6 +75,8 @@ void conn_pending_clear(struct conn *conn);
 
 /* conn_command.c: the door has a request. */
 enum conn_step conn_take_request(struct conn *conn);
+/* CONN_UNCONFIRMED: reads ahead, and starts the command if it may. */
+enum conn_step conn_await_confirmation(struct conn *conn);
 
 /* conn_reply.c */
 /* Sends what the door has. CONN_AGAIN: all is out. */

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "io/fast_open.h"
 #include "io/sock.h"
 #include "proxyd/conn.h"
 #include "proxyd/log.h"
@@ -234,7 +235,6 @@ int listener_open(struct worker *worker, const struct config_listener *config, i
         listener->io = (struct loop_io){.ready = on_ready, .fd = fd};
         listener->retry.expired = on_retry;
         listener->configured = config->address;
-        listener->protocols = config->protocols;
         listener->batch = 1;
         err = new_place(worker, &listener->address, &listener->place);
     }
@@ -249,9 +249,27 @@ int listener_open(struct worker *worker, const struct config_listener *config, i
         close(fd);
         return err;
     }
+    listener_configure(listener, config);
     listener->next = worker->listeners;
     worker->listeners = listener;
     return 0;
+}
+
+void listener_configure(struct listener *listener, const struct config_listener *config)
+{
+    uint32_t queue_len = config->fast_open.queue_len;
+    unsigned setting;
+
+    listener->protocols = config->protocols;
+    listener->acts_without_token = config->fast_open.acts_without_token;
+    if (fast_open_setting(&setting) != 0 || (setting & FAST_OPEN_SERVER) == 0) {
+        queue_len =
+            0; /* so that it cannot come into force unnoticed later, and nobody has to look at each connection */
+    }
+    /* A kernel without it has no connections that came by it. */
+    if (fast_open_listen(listener->fd, queue_len) == 0 && queue_len != 0) {
+        listener->has_fast_open = true;
+    }
 }
 
 void listener_close(struct listener *listener)

@@ -30,11 +30,15 @@ struct listener {
     unsigned batch;                /* so many are accepted at a wake-up */
     unsigned full_batches;         /* wake-ups in a row that found as many */
     unsigned protocols;
+    bool has_fast_open;      /* connections may have come by it: it is on, or has been */
+    bool acts_without_token; /* see struct config_fast_open */
     bool paused;
 };
 
 /* Takes `fd` (also on failure) and puts the listener into the worker's list. 0 or -errno. */
 SOCKS6_MUST_CHECK int listener_open(struct worker *worker, const struct config_listener *config, int fd);
+/* Takes over what a reload has changed. */
+void listener_configure(struct listener *listener, const struct config_listener *config);
 /* Accepts what already waits, then closes: closing a SO_REUSEPORT socket resets what is in its queue. */
 void listener_close(struct listener *listener);
 /* Tries at once if it is paused: a connection has ended. */

@@ -165,6 +165,7 @@ int main(int argc, char **argv)
     if (args.test && !args.print_config) {
         (void)puts("configuration is good");
         config_notes(config, stderr);
+        config_note_fast_open(config, stderr);
     }
     if (args.test || args.print_config) {
         config_release(config);

@@ -26,6 +26,8 @@
     X(requests_socks4, COUNTER, NONE, "requests by SOCKS 4 and 4a")                                                    \
     X(requests_socks5, COUNTER, NONE, "requests by SOCKS 5")                                                           \
     X(requests_socks6, COUNTER, NONE, "requests by SOCKS 6")                                                           \
+    X(requests_in_syn, COUNTER, NONE, "requests that came with a SYN (TCP Fast Open)")                                 \
+    X(requests_waited, COUNTER, NONE, "requests without a token that waited for the end of their client's handshake")  \
     X(handshake_errors, COUNTER, NONE, "conversations that ended before a request: malformed, wrong version, gone")    \
     X(handshake_timeouts, COUNTER, NONE, "conversations that took longer than limits.handshake")                       \
     X(denied, COUNTER, NONE, "requests denied by rules or protection")                                                 \

@@ -91,7 +91,7 @@ static void reload(struct worker *worker, const struct config *config, const int
         const struct config_listener *kept = find_listener(config, &listener->configured);
         next = listener->next;
         if (kept != NULL) {
-            listener->protocols = kept->protocols;
+            listener_configure(listener, kept);
         } else {
             listener_close(listener);
         }

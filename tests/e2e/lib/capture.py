@@ -15,10 +15,10 @@ SYN, RST, ACK = 0x02, 0x04, 0x10
 
 
 class Segment:
-    """One TCP segment. `time` is the kernel's, in seconds."""
+    """One TCP segment. `time` is the kernel's, in seconds; `size` are the bytes of data in it."""
 
-    def __init__(self, time, source, target, flags):
-        self.time, self.source, self.target, self.flags = time, source, target, flags
+    def __init__(self, time, source, target, flags, size):
+        self.time, self.source, self.target, self.flags, self.size = time, source, target, flags, size
 
     def __repr__(self):
         names = "".join(letter for bit, letter in ((SYN, "S"), (RST, "R"), (ACK, "."), (1, "F")) if self.flags & bit)
@@ -26,22 +26,25 @@ class Segment:
 
 
 def _decode(frame):
-    """((source, port), (target, port), protocol, flags) of a TCP or UDP packet, or None."""
+    """((source, port), (target, port), protocol, flags, data bytes of TCP) of a TCP or UDP packet, or None."""
     kind, = struct.unpack_from("!H", frame, 12)
     if kind == 0x0800:
         at, protocol = 14 + (frame[14] & 15) * 4, frame[23]
         ends = frame[26:30], frame[30:34]
+        size = 14 + struct.unpack_from("!H", frame, 16)[0] - at
     elif kind == 0x86dd:
         at, protocol = 54, frame[20]
         ends = frame[22:38], frame[38:54]
+        size = struct.unpack_from("!H", frame, 18)[0]
     else:
         return None
     if protocol not in (socket.IPPROTO_TCP, socket.IPPROTO_UDP) or len(frame) < at + 8:
         return None
     source, target = (str(ipaddress.ip_address(bytes(end))) for end in ends)
     source_port, target_port = struct.unpack_from("!HH", frame, at)
-    flags = frame[at + 13] if protocol == socket.IPPROTO_TCP else 0
-    return (source, source_port), (target, target_port), protocol, flags
+    if protocol == socket.IPPROTO_UDP:
+        return (source, source_port), (target, target_port), protocol, 0, 0
+    return (source, source_port), (target, target_port), protocol, frame[at + 13], size - (frame[at + 12] >> 4) * 4
 
 
 class Capture:
@@ -78,10 +81,10 @@ class Capture:
             if packet is None:
                 continue
             seconds, nanoseconds = struct.unpack_from("ll", control[0][2])
-            source, target, protocol, flags = packet
+            source, target, protocol, flags, size = packet
             with self._lock:
                 if protocol == socket.IPPROTO_TCP:
-                    self._segments.append(Segment(seconds + nanoseconds / 1e9, source, target, flags))
+                    self._segments.append(Segment(seconds + nanoseconds / 1e9, source, target, flags, size))
                 elif target == (self.marker, _MARKER_PORT):
                     self._markers += 1
 

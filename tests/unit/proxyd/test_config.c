@@ -58,7 +58,8 @@ static void assert_error(const char *text, size_t len, const char *expected)
 #define QUOTE_IPV6 "YAML reads this IPv6 address as something else; put it in quotes: \"[::]:1080\", \"fe80::/10\""
 #define EMPTY_LIST "an empty list would match nothing; remove the key to match everything, or say what it is for"
 #define TOP_KEYS                                                                                                       \
-    "(keys here: listeners, open, workers, relay, outgoing, rules, limits, happy_eyeballs, dns, log, status)"
+    "(keys here: listeners, open, workers, relay, outgoing, rules, limits, happy_eyeballs, dns, log, status, tfo, "    \
+    "tfo_without_token)"
 #define LIMIT_KEYS "(keys here: handshake, connect, idle, half_closed, connections, connections_per_client, options)"
 #define NO_TIME "is not a time; write a number and a unit: 500ms, 10s, 5m, 24h, 7d"
 #define NO_HOST                                                                                                        \
@@ -178,8 +179,8 @@ static void test_listener_errors_are_exact(void **state)
         {"listeners:\n  - protocols: socks5\n",
          "f.yaml:2:5: a listener without an address; add 'address: 127.0.0.1:1080'"},
         {"listeners:\n  -\n", "f.yaml:2:4: a listener without an address; add 'address: 127.0.0.1:1080'"},
-        {"listeners:\n  - adress: 127.0.0.1:1080\n",
-         "f.yaml:2:5: unknown key 'adress'; write 'address' (keys here: address, protocols, open)"},
+        {"listeners:\n  - adress: 127.0.0.1:1080\n", "f.yaml:2:5: unknown key 'adress'; write 'address' (keys here: "
+                                                     "address, protocols, open, tfo, tfo_without_token)"},
         {"listeners:\n  - address:\n", "f.yaml:2:13: expected an address such as 127.0.0.1:1080, found nothing"},
         {"listeners:\n  - address: {}\n", "f.yaml:2:14: expected an address such as 127.0.0.1:1080, found a mapping"},
         {"listeners:\n  - address: [127.0.0.1]\n",
@@ -250,6 +251,13 @@ static void test_value_errors_are_exact(void **state)
         {"workers: [1]\n", "f.yaml:1:10: expected a number, found a list"},
         {"open: yes\n", "f.yaml:1:7: 'yes' is neither 'true' nor 'false'; write one of them"},
         {"open: {}\n", "f.yaml:1:7: expected true or false, found a mapping"},
+        {"tfo: yes\n", "f.yaml:1:6: 'yes' is not a number from 0 to 65535; write one, or 'true'"},
+        {"tfo: 65536\n", "f.yaml:1:6: '65536' is not a number from 0 to 65535; write one, or 'true'"},
+        {"tfo: {}\n", "f.yaml:1:6: expected a number, found a mapping"},
+        {"tfo_without_token: true\n",
+         "f.yaml:1:20: 'true' is not what a request without a token is to do; write one of: wait, act"},
+        {"listeners: [{address: \"127.0.0.1:1\", tfo_without_token: [act]}]\n",
+         "f.yaml:1:57: expected what a request without a token is to do, found a list"},
         {"limits: {idle: 10}\n", "f.yaml:1:16: '10' has no unit; write 10 followed by ms, s, m, h or d"},
         {"limits: {idle: 10 s}\n", "f.yaml:1:16: '10 s' " NO_TIME},
         {"limits: {idle: 1h30m}\n", "f.yaml:1:16: '1h30m' " NO_TIME},
@@ -599,6 +607,8 @@ static void assert_defaults(const struct config *config)
     for (int i = 0; i < 2; i++) {
         assert_int_equal(config->listeners[i].protocols, CONFIG_SOCKS4 | CONFIG_SOCKS5 | CONFIG_SOCKS6);
         assert_false(config->listeners[i].open);
+        assert_int_equal(config->listeners[i].fast_open.queue_len, CONFIG_FAST_OPEN_DEFAULT);
+        assert_false(config->listeners[i].fast_open.acts_without_token);
         assert_int_equal(config->listeners[i].line, 0);
     }
     assert_int_equal(config->workers, 0);
@@ -640,6 +650,33 @@ static void test_defaults_without_a_file(void **state)
     (void)state;
     assert_int_equal(config_load(NULL, NULL, 0, &config, &error), 0);
     assert_defaults(config);
+    config_release(config);
+}
+
+static void test_fast_open_of_the_top_is_for_listeners_that_do_not_say(void **state)
+{
+    static const char text[] = "listeners:\n"
+                               "  - address: 127.0.0.1:1\n"
+                               "  - {address: 127.0.0.1:2, tfo: true}\n"
+                               "  - {address: 127.0.0.1:3, tfo: 7, tfo_without_token: wait}\n"
+                               "tfo: false\n"
+                               "tfo_without_token: act\n";
+    static const char *const listen[] = {"127.0.0.1:9"};
+    static const uint32_t lengths[] = {0, CONFIG_FAST_OPEN_DEFAULT, 7};
+    static const bool acts[] = {true, true, false};
+    const struct config *config = load(text);
+    struct config_error error;
+
+    (void)state;
+    assert_int_equal(config->listener_count, 3);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(config->listeners[i].fast_open.queue_len, lengths[i]);
+        assert_int_equal(config->listeners[i].fast_open.acts_without_token, acts[i]);
+    }
+    config_release(config);
+    assert_int_equal(config_load_memory("f.yaml", text, strlen(text), listen, 1, &config, &error), 0);
+    assert_int_equal(config->listeners[0].fast_open.queue_len, 0);
+    assert_true(config->listeners[0].fast_open.acts_without_token);
     config_release(config);
 }
 
@@ -1136,10 +1173,16 @@ static void test_printing_shows_defaults_and_what_no_rule_matches(void **state)
              "  - address: \"127.0.0.1:1080\"\n"
              "    protocols: [socks6, socks5, socks4]\n"
              "    open: false\n"
+             "    tfo: 1024\n"
+             "    tfo_without_token: wait\n"
              "  - address: \"[::1]:1080\"\n"
              "    protocols: [socks6, socks5, socks4]\n"
              "    open: false\n"
+             "    tfo: 1024\n"
+             "    tfo_without_token: wait\n"
              "open: false\n"
+             "tfo: 1024\n"
+             "tfo_without_token: wait\n"
              "workers: auto\n"
              "relay: auto\n"
              "outgoing: []\n"
@@ -1268,6 +1311,7 @@ int main(void)
         cmocka_unit_test(test_missing_file_and_directory_are_named),
         cmocka_unit_test(test_a_file_is_read_up_to_its_limit),
         cmocka_unit_test(test_defaults_without_a_file),
+        cmocka_unit_test(test_fast_open_of_the_top_is_for_listeners_that_do_not_say),
         cmocka_unit_test(test_empty_files_and_sections_are_the_defaults),
         cmocka_unit_test(test_every_key_is_taken),
         cmocka_unit_test(test_the_access_log_follows_the_daemons_unless_it_is_told),

@@ -1,0 +1,371 @@
+"""
+TCP Fast Open on both legs, in network namespaces: client - proxy - servers. What travelled in which SYN is read off the
+interfaces; handshakes are left open by dropping the ACK that would end them.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import re
+import signal
+import socket
+import struct
+
+import pytest
+
+from lib import isolate
+from lib import socks6 as s6
+from lib.capture import ACK, SYN, Capture
+from lib.clients import finish6
+from lib.daemon import Daemon, base_config, run_daemon
+from lib.names import ScriptedNames, name_socket
+from lib.net import Listener, recv_exact, wait_until
+from lib.servers import Server
+
+MSG_FASTOPEN, TCP_FASTOPEN = 0x20000000, 23
+LISTENER = {"address": "10.1.0.1:0", "open": True}
+FAST4, OTHER4, REFUSING4, PLAIN4 = "198.51.100.10", "198.51.100.20", "198.51.100.30", "198.51.100.40"
+DEAD4 = "198.51.100.50"
+FAST6 = "2001:db8:2::10"
+
+
+def tfo(bound=0):
+    return s6.stack(s6.LEG_REMOTE, s6.LEVEL_TCP, 1, struct.pack("!H", bound))
+
+
+EYEBALLS = s6.stack(s6.LEG_REMOTE, s6.LEVEL_IP, 2, b"\x02\x00")
+
+
+class Recorder(Server):
+    """Answers each connection's first bytes at once, keeps what comes on it, and echoes."""
+
+    def __init__(self, **more):
+        self.streams = []
+        super().__init__(**more)
+
+    def handle(self, sock, peer):
+        stream = bytearray()
+        self.streams.append(stream)
+        while data := sock.recv(1 << 16):
+            stream += data
+            sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+
+
+class Net:
+    """client 10.1.0.2 -- 10.1.0.1 proxy 198.51.100.1 -- servers, and 2001:db8:1:: and 2001:db8:2:: alike."""
+
+    def __init__(self):
+        self.stack = contextlib.ExitStack()
+        self.client, self.proxy, self.server = (
+            self.stack.enter_context(contextlib.closing(isolate.NetNs(name))) for name in ("client", "proxy", "server"))
+        self.client.link("c-p", self.proxy, "p-c")
+        self.proxy.link("p-s", self.server, "s-p")
+        self.client.address("c-p", "10.1.0.2/24", "10.1.0.3/24", "2001:db8:1::2/64")
+        self.proxy.address("p-c", "10.1.0.1/24", "2001:db8:1::1/64")
+        self.proxy.address("p-s", "198.51.100.1/24", "2001:db8:2::1/64")
+        self.server.address("s-p", *(f"{host}/24" for host in (FAST4, OTHER4, REFUSING4, PLAIN4, DEAD4)), f"{FAST6}/64")
+        for space in (self.client, self.proxy, self.server):
+            space.sysctl(net__ipv4__tcp_fastopen=3, net__ipv4__tcp_fastopen_blackhole_timeout_sec=0)
+        for space in (self.client, self.server):
+            space.nft("add table inet t")
+        self.client.nft("add chain inet t o { type filter hook output priority 0; }")
+        self.server.nft("add chain inet t i { type filter hook input priority 0; }")
+        self.server.nft(f"add rule inet t i ip daddr {DEAD4} drop")
+        self.fast = self.stack.enter_context(Recorder(host=FAST4, make_socket=self.fast_socket))
+        self.port = self.fast.port
+        for host in (OTHER4, FAST6):
+            self.stack.enter_context(Recorder(host=host, port=self.port, make_socket=self.fast_socket))
+        self.plain = self.stack.enter_context(Recorder(host=PLAIN4, port=self.port, make_socket=self.server.tcp_socket))
+        self.names = self.stack.enter_context(ScriptedNames(self.proxy.call(name_socket)))
+        self.count = itertools.count()
+
+    def fast_socket(self, family):
+        def make():
+            sock = Listener(family, socket.SOCK_STREAM)
+            sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 64)
+            return sock
+        return self.server.call(make)
+
+    def name(self, *addresses):
+        """A name that no test has asked for yet."""
+        name = f"n{next(self.count)}.test"
+        self.names.set(name, addresses)
+        return name
+
+    def capture(self):
+        """Of what goes to the servers."""
+        return Capture(self.proxy, "p-s", FAST4)
+
+    def forget(self):
+        """All cookies of the proxy and the client."""
+        for space in (self.client, self.proxy):
+            space.ip("tcp_metrics flush all")
+
+    @contextlib.contextmanager
+    def open_handshakes(self):
+        """The client's ACKs do not leave, nor do its resets: handshakes stay open until the end of this."""
+        self.client.nft("add rule inet t o tcp flags & (syn | ack) == ack drop")
+        self.client.nft("add rule inet t o tcp flags & rst == rst drop")
+        try:
+            yield
+        finally:
+            self.client.nft("flush chain inet t o")
+
+    def close(self):
+        self.stack.close()
+
+
+@pytest.fixture(scope="module")
+def net(isolation):
+    world = Net()
+    yield world
+    world.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return isolate.with_files(isolate.name_files(tmp_path_factory.mktemp("tfo"), [("127.0.0.1", "localhost")], "127.0.0.1"))
+
+
+@pytest.fixture
+def start(net, files):
+    """Starts a daemon between the networks: start(listener keys..., settings=...)."""
+    with contextlib.ExitStack() as stack:
+        def get(settings=None, **listener):
+            config = base_config([LISTENER | listener], **({"limits": {"connect": "2s"}} | (settings or {})))
+            return stack.enter_context(Daemon(config, wrapper=[*net.proxy.wrapper, *files]))
+        yield get
+
+
+def counters(daemon):
+    mark = daemon.mark()
+    daemon.signal(signal.SIGUSR1)
+    line = daemon.wait_line(re.compile(r"accepted=\d"), "the counters", mark)
+    return dict((name, int(value)) for name, value in re.findall(r"(\w+)[=:]\s*(\d+)", line.replace('"', "")))
+
+
+# Client - proxy -------------------------------------------------------------------------------------------------------
+
+
+def fast_client(net, address, data, source=None):
+    """A client's socket whose SYN carries `data`, if the kernel has a cookie."""
+    def make():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.settimeout(30)
+        sock.setblocking(False)
+        if source:
+            sock.bind(source)
+        try:
+            taken = sock.sendto(data, MSG_FASTOPEN, address)
+        except BlockingIOError:
+            taken = 0
+        sock.settimeout(30)
+        if taken < len(data):
+            sock.sendall(data[taken:])
+        return sock
+    return net.client.call(make)
+
+
+def get_cookie(net, daemon):
+    """A connection that asks the proxy for one, since there is none."""
+    net.forget()
+    with fast_client(net, daemon.addr, s6.noop()) as sock:
+        assert finish6(sock).ok
+
+
+REQUESTS = {
+    "socks6": lambda host, port: s6.request(host, port),
+    "socks5": lambda host, port: s6.socks5_greeting() + s6.socks5_request(host, port),
+    "socks4": lambda host, port: s6.socks4_request(host, port),
+}
+
+
+def read_reply(protocol, sock):
+    if protocol == "socks6":
+        return finish6(sock).code
+    if protocol == "socks5":
+        assert s6.read_socks5_method(sock) == 0
+        return s6.read_socks5_reply(sock).code
+    return 0 if s6.read_socks4_reply(sock).code == s6.SOCKS4_GRANTED else 1
+
+
+def test_request_in_a_syn_is_taken(net, start):
+    daemon = start()
+    with Capture(net.client, "c-p", "10.1.0.1") as capture:
+        get_cookie(net, daemon)
+        assert counters(daemon)["requests_in_syn"] == 0
+        with fast_client(net, daemon.addr, s6.request(FAST4, net.port) + b"hello") as sock:
+            assert finish6(sock).ok and recv_exact(sock, 5) == b"hello"
+        sizes = [segment.size for segment in capture.attempts(daemon.addr[1])]
+        assert sizes == [0, len(s6.request(FAST4, net.port)) + 5]
+    assert counters(daemon)["requests_in_syn"] == 1
+
+
+@pytest.mark.parametrize("protocol", sorted(REQUESTS))
+def test_request_in_a_syn_waits_for_the_end_of_the_handshake(net, start, protocol):
+    daemon = start()
+    get_cookie(net, daemon)
+    before = net.fast.accepted
+    with net.open_handshakes():
+        sock = fast_client(net, daemon.addr, REQUESTS[protocol](FAST4, net.port) + b"hello")
+        daemon.wait_line("has to end its handshake first")
+        # It does not act, whatever else happens: another client comes and goes.
+        with net.proxy.call(lambda: socket.create_connection(daemon.addr)) as other:
+            other.sendall(s6.request(PLAIN4, net.port))
+            assert finish6(other).ok
+        assert net.fast.accepted == before
+        found = counters(daemon)
+        assert (found["requests_in_syn"], found["requests_waited"], found["connected"]) == (1, 1, 1)
+    with sock:  # the SYN-ACK comes again, and is acknowledged now
+        assert read_reply(protocol, sock) == 0
+        assert recv_exact(sock, 5) == b"hello"
+    assert net.fast.accepted == before + 1
+
+
+def test_end_of_the_handshake_is_noticed_by_itself(net, start):
+    """A client that sends nothing after its SYN: the ACK alone has to wake the daemon, and it need not come twice."""
+    daemon = start()
+    get_cookie(net, daemon)
+    for _ in range(20):
+        with fast_client(net, daemon.addr, s6.request(FAST4, net.port)) as sock:
+            assert finish6(sock).ok
+    assert counters(daemon)["requests_in_syn"] == 20
+
+
+def test_act_does_not_wait(net, start):
+    daemon = start(tfo_without_token="act")
+    get_cookie(net, daemon)
+    before = net.fast.accepted
+    with net.open_handshakes():
+        sock = fast_client(net, daemon.addr, s6.request(FAST4, net.port) + b"hello")
+        net.fast.wait(lambda: net.fast.accepted == before + 1, "the connection to the server")
+        assert counters(daemon)["requests_waited"] == 0
+    with sock:
+        assert finish6(sock).ok and recv_exact(sock, 5) == b"hello"
+
+
+def test_handshake_that_never_ends_is_given_up(net, start):
+    daemon = start(settings={"limits": {"handshake": "1s"}})
+    get_cookie(net, daemon)
+    before = net.fast.accepted
+    with net.open_handshakes():
+        sock = fast_client(net, daemon.addr, s6.request(FAST4, net.port) + b"hello")
+        record = daemon.access(match=lambda r: r["reason"] == "handshake timeout")[0]
+        assert record["asked"] == f"{FAST4}:{net.port}"
+        sock.close()
+    assert net.fast.accepted == before and counters(daemon)["handshake_timeouts"] == 1
+
+
+def record_syn(net, daemon, data):
+    """The frame of a SYN with `data` in it, as it left the client."""
+    with net.client.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))) as sniffer:
+        sniffer.bind(("c-p", 0x0003))  # only who asks for all sees what goes out
+        sniffer.settimeout(30)
+        with fast_client(net, daemon.addr, data) as sock:
+            assert finish6(sock).ok
+        while True:
+            frame = sniffer.recv(65536)
+            if frame[12:14] == b"\x08\0" and frame[23] == socket.IPPROTO_TCP and frame[47] & (SYN | ACK) == SYN:
+                assert frame.endswith(data)
+                return frame
+
+
+def replay(net, frame):
+    with net.client.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as sender:
+        sender.bind(("c-p", 0))
+        sender.send(frame)
+
+
+@pytest.mark.parametrize("setting", ["wait", "act"])
+def test_repeated_syn_acts_only_if_told_to(net, start, setting):
+    daemon = start(tfo_without_token=setting)
+    get_cookie(net, daemon)
+    frame = record_syn(net, daemon, s6.request(FAST4, net.port) + b"pay 1")
+    daemon.access(2)  # both connections are over, so that the addresses are free for another one
+    before = net.fast.accepted
+    waited = counters(daemon)["requests_waited"]  # perhaps the recorded one
+    with net.open_handshakes():
+        for number in range(3):
+            replay(net, with_source_port(frame, 20000 + number))
+        wait_until(lambda: counters(daemon)["requests_in_syn"] == 4, "the repeated SYNs")
+        if setting == "act":
+            net.fast.wait(lambda: net.fast.accepted == before + 3, "the repeated request")
+        else:
+            assert counters(daemon)["requests_waited"] == waited + 3
+            assert net.fast.accepted == before
+
+
+def with_source_port(frame, port):
+    """The frame from another port (a cookie is bound to addresses, not to ports), with its checksum: that of what leaves a
+    veth device was never computed."""
+    segment = bytearray(frame[34:])
+    segment[0:2] = struct.pack("!H", port)
+    segment[16:18] = b"\0\0"
+    pseudo = frame[26:34] + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(segment))
+    whole = pseudo + bytes(segment) + b"\0" * (len(segment) % 2)
+    total = sum(struct.unpack(f"!{len(whole) // 2}H", whole))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    segment[16:18] = struct.pack("!H", ~total & 0xffff)
+    return frame[:34] + bytes(segment)
+
+
+@pytest.mark.parametrize("how", ["listener", "top", "host"])
+def test_without_fast_open_no_syn_carries_data(net, start, how):
+    allowed = start()
+    get_cookie(net, allowed)
+    if how == "host":
+        net.proxy.sysctl(net__ipv4__tcp_fastopen=1)
+    try:
+        daemon = start(settings={"tfo": False} if how == "top" else None, **({"tfo": False} if how == "listener" else {}))
+        # The kernel has a cookie of this address, so it tries; the proxy's takes the data after the handshake.
+        with fast_client(net, daemon.addr, s6.request(FAST4, net.port) + b"hello") as sock:
+            assert finish6(sock).ok and recv_exact(sock, 5) == b"hello"
+        assert counters(daemon)["requests_in_syn"] == 0
+    finally:
+        net.proxy.sysctl(net__ipv4__tcp_fastopen=3)
+
+
+def test_reload_switches_it(net, start):
+    daemon = start(tfo=False)
+    for listener, taken in (({"tfo": 16}, 1), ({"tfo_without_token": "act"}, 2), ({"tfo": False}, 2), ({"tfo": True}, 3)):
+        port = daemon.addr[1]
+        daemon.reload(base_config([LISTENER | {"address": "10.1.0.1:0"} | listener]))
+        assert daemon.addr[1] == port
+        net.forget()
+        get_cookie(net, daemon)
+        with fast_client(net, daemon.addr, s6.request(FAST4, net.port)) as sock:
+            assert finish6(sock).ok
+        assert counters(daemon)["requests_in_syn"] == taken
+
+
+# The configuration ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting, notes", [(0, ["listeners", "connections to servers"]), (1, ["listeners"]),
+                                            (2, ["connections to servers"]), (3, [])])
+def test_check_says_which_leg_the_host_forbids(net, start, tmp_path, setting, notes):
+    path = tmp_path / "socks6d.yaml"
+    path.write_text('listeners: [{address: "127.0.0.1:0"}]\n', encoding="ascii")
+    net.client.sysctl(net__ipv4__tcp_fastopen=setting)
+    try:
+        done = net.client.call(lambda: run_daemon("-t", "-c", str(path)))
+    finally:
+        net.client.sysctl(net__ipv4__tcp_fastopen=3)
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "tcp_fastopen" in line]
+    assert done.returncode == 0 and len(lines) == len(notes)
+    for line, word in zip(lines, notes):
+        assert line.startswith("note: ") and word in line and f"is {setting}" in line
+
+
+def test_capture_sees_sizes(net):
+    """The capture itself: it tells a SYN with data from one without."""
+    net.forget()
+    with Capture(net.client, "c-p", "10.1.0.1") as capture, net.proxy.tcp_socket(socket.AF_INET) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 4)
+        listener.bind(("10.1.0.1", 0))
+        listener.listen()
+        for _ in range(2):
+            fast_client(net, listener.getsockname(), b"hello").close()
+        assert [segment.size for segment in capture.attempts(listener.getsockname()[1])] == [0, 5]
