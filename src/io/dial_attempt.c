@@ -7,10 +7,8 @@
  * nobody listens on a local port of the ephemeral range and the kernel picks that very port as ours. It counts as
  * refused.
  *
- * Nothing is sent with the SYN (TCP Fast Open). Whoever adds that: only an attempt that stands alone may carry payload
- * (all answers are in and one address is left, or the remembered winner goes first), and once a SYN has carried some,
- * no other attempt may start unless that one was refused by a reset: a server can have read what was in the SYN of an
- * attempt that never gets beyond SYN_SENT here.
+ * TCP Fast Open: sendto(MSG_FASTOPEN) rather than TCP_FASTOPEN_CONNECT, because it says how many bytes went into the SYN,
+ * and takes none without a cookie. What it took and the peer did not acknowledge with the SYN-ACK the kernel sends again.
  */
 #include "io/dial_attempt.h"
 
@@ -47,10 +45,12 @@ static bool is_time_exceeded(const struct sock_extended_err *err)
            (err->ee_origin == SO_EE_ORIGIN_ICMP6 && err->ee_type == ICMP6_TIME_EXCEEDED);
 }
 
-/* Whether the last ICMP message in the error queue says "time exceeded". */
-static bool has_expired(int fd)
+enum icmp_kind { ICMP_NONE, ICMP_EXPIRED, ICMP_OTHER };
+
+/* The last ICMP message in the error queue. */
+static enum icmp_kind last_icmp(int fd)
 {
-    bool expired = false;
+    enum icmp_kind last = ICMP_NONE;
     for (;;) {
         union {
             struct cmsghdr align;
@@ -58,7 +58,7 @@ static bool has_expired(int fd)
         } control;
         struct msghdr msg = {.msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
         if (recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) {
-            return expired;
+            return last;
         }
         for (struct cmsghdr *part = CMSG_FIRSTHDR(&msg); part != NULL; part = CMSG_NXTHDR(&msg, part)) {
             if ((part->cmsg_level != IPPROTO_IP || part->cmsg_type != IP_RECVERR) &&
@@ -67,7 +67,7 @@ static bool has_expired(int fd)
             }
             struct sock_extended_err err;
             memcpy(&err, CMSG_DATA(part), sizeof err);
-            expired = is_time_exceeded(&err);
+            last = is_time_exceeded(&err) ? ICMP_EXPIRED : ICMP_OTHER;
         }
     }
 }
@@ -91,8 +91,33 @@ static int bind_source(int fd, const struct socks6_addr *source)
     return bind(fd, (const struct sockaddr *)&sa, len) < 0 ? -errno : 0;
 }
 
-int dial_attempt_open(const struct destination *to, const struct socks6_addr *source, int *out)
+/* connect(2), with what fits into the SYN. 1 connected, 0 on its way, or -errno. */
+static int start_connecting(int fd, const struct sockaddr *sa, socklen_t len, const uint8_t *payload,
+                            size_t payload_len, size_t *taken)
 {
+    if (payload_len > 0) {
+        ssize_t n = sendto(fd, payload, payload_len, MSG_FASTOPEN | MSG_NOSIGNAL, sa, len);
+        if (n >= 0) {
+            *taken = (size_t)n;
+            return 0; /* should it be connected already, EPOLLOUT says so at once */
+        }
+        if (errno == EINPROGRESS) {
+            return 0;
+        }
+        if (errno != EOPNOTSUPP) {
+            return -errno;
+        } /* net.ipv4.tcp_fastopen forbids it */
+    }
+    if (connect(fd, sa, len) == 0) {
+        return 1;
+    }
+    return errno == EINPROGRESS || errno == EINTR ? 0 : -errno;
+}
+
+int dial_attempt_open(const struct destination *to, const struct socks6_addr *source, const uint8_t *payload,
+                      size_t payload_len, int *out, size_t *taken)
+{
+    *taken = 0;
     struct socks6_addr addr = destination_addr(to);
     struct sockaddr_storage sa;
     socklen_t len;
@@ -111,11 +136,7 @@ int dial_attempt_open(const struct destination *to, const struct socks6_addr *so
         rc = bind_source(fd, source);
     }
     if (rc == 0) {
-        if (connect(fd, (const struct sockaddr *)&sa, len) == 0) {
-            rc = 1;
-        } else if (errno != EINPROGRESS && errno != EINTR) {
-            rc = -errno;
-        }
+        rc = start_connecting(fd, (const struct sockaddr *)&sa, len, payload, payload_len, taken);
     }
     if (rc < 0) {
         (void)close(fd);
@@ -125,10 +146,15 @@ int dial_attempt_open(const struct destination *to, const struct socks6_addr *so
     return rc;
 }
 
+bool dial_attempt_was_reset(int fd)
+{
+    return last_icmp(fd) == ICMP_NONE;
+}
+
 int dial_attempt_finish(int fd, const struct destination *to, struct socks6_addr *local)
 {
     int error = sock_error(fd);
-    if (error == EHOSTUNREACH && has_expired(fd)) {
+    if (error == EHOSTUNREACH && last_icmp(fd) == ICMP_EXPIRED) {
         return DIALER_TTL_EXPIRED;
     }
     if (error == 0) {

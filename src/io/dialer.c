@@ -21,12 +21,14 @@
 #include <unistd.h>
 
 #include "io/dial_attempt.h"
+#include "io/fast_open.h"
 #include "io/sock.h"
 
 struct attempt {
     struct loop_io io; /* fd -1: the place is free */
     struct dialer *dialer;
     size_t index; /* the candidate's */
+    size_t taken; /* bytes of the payload that left with the SYN */
 };
 
 struct dialer {
@@ -37,8 +39,11 @@ struct dialer {
     const struct dialer_sources *sources; /* where `candidate_sources` has none */
     unsigned *turn;
     dialer_done *done;
+    dialer_payload *payload;
     void *user;
     bool is_over;
+    bool payload_in_syn;
+    size_t payload_taken;
     int fd;         /* connected; -1 = none */
     bool is_parked; /* fd */
     int error;      /* what says most so far; 0 = nothing failed yet */
@@ -84,6 +89,8 @@ static void deliver(struct dialer *dialer)
     };
     if (dialer->fd >= 0) {
         result.local = dialer->local;
+        result.payload_taken = dialer->payload_taken;
+        result.payload_in_syn = dialer->payload_in_syn;
     } else {
         result.error = dialer->error;
     }
@@ -146,16 +153,20 @@ static const struct socks6_addr *sources_of(const struct dialer *dialer, size_t 
 }
 
 /* dial_attempt_open() from each source in turn, until one can be had. */
-static int open_attempt(struct dialer *dialer, size_t index, int *fd)
+static int open_attempt(struct dialer *dialer, size_t index, int *fd, size_t *taken)
 {
+    struct socks6_slice payload = {NULL, 0};
     const struct destination *to = &dialer->candidates[index].destination;
     size_t count;
     const struct socks6_addr *list = sources_of(dialer, index, &count);
     unsigned turn = count > 0 && dialer->turn != NULL ? (*dialer->turn)++ : 0;
 
+    if (dialer->payload != NULL && happy_eyeballs_stands_alone(&dialer->eyeballs, index)) {
+        payload = dialer->payload(dialer->user);
+    }
     for (size_t i = 0;; i++) {
         const struct socks6_addr *source = count == 0 ? NULL : &list[(turn % count + i) % count];
-        int rc = dial_attempt_open(to, source, fd);
+        int rc = dial_attempt_open(to, source, payload.data, payload.len, fd, taken);
         if (rc != -EADDRNOTAVAIL) {
             return rc;
         }
@@ -181,19 +192,27 @@ static void close_place(struct attempt *place)
     loop_close(place->dialer->loop, &place->io);
 }
 
-static void take_connection(struct dialer *dialer, size_t index, int fd, bool is_parked)
+static void take_connection(struct dialer *dialer, size_t index, int fd, bool is_parked, size_t taken)
 {
+    if (taken > 0) {
+        dialer->payload_taken = taken;
+        (void)fast_open_look(fd, &dialer->payload_in_syn);
+    }
     dialer->fd = fd;
     dialer->is_parked = is_parked;
     dialer->last = index;
     happy_eyeballs_connected(&dialer->eyeballs, index);
 }
 
-static void take_failure(struct dialer *dialer, size_t index, int error)
+static void take_failure(struct dialer *dialer, size_t index, int error, bool was_reset)
 {
     bool is_fatal = dial_attempt_is_fatal(error) && dialer->eyeballs.running == 1;
 
-    happy_eyeballs_failed(&dialer->eyeballs, index);
+    if (was_reset) {
+        happy_eyeballs_refused(&dialer->eyeballs, index);
+    } else {
+        happy_eyeballs_failed(&dialer->eyeballs, index);
+    }
     if (is_fatal) {
         dialer->error = error;
         end(dialer);
@@ -209,7 +228,8 @@ static void start_attempt(struct dialer *dialer, size_t index)
 {
     const struct destination *to = &dialer->candidates[index].destination;
     int fd = -1;
-    int rc = open_attempt(dialer, index, &fd);
+    size_t taken = 0;
+    int rc = open_attempt(dialer, index, &fd, &taken);
 
     if (rc < 0 && dial_attempt_is_fatal(-rc) && dialer->eyeballs.running > 1) {
         happy_eyeballs_postpone(&dialer->eyeballs, index);
@@ -222,6 +242,10 @@ static void start_attempt(struct dialer *dialer, size_t index)
         assert(place != NULL); /* as many as the machine starts at the same time */
         place->dialer = dialer;
         place->index = index;
+        place->taken = taken;
+        if (taken > 0) {
+            happy_eyeballs_carries_data(&dialer->eyeballs);
+        }
         place->io = (struct loop_io){.ready = on_ready, .fd = fd};
         rc = loop_add(dialer->loop, &place->io, EPOLLOUT | EPOLLONESHOT);
         if (rc < 0) {
@@ -230,14 +254,14 @@ static void start_attempt(struct dialer *dialer, size_t index)
     } else if (rc > 0) {
         rc = -dial_attempt_finish(fd, to, &dialer->local);
         if (rc == 0) {
-            take_connection(dialer, index, fd, false);
+            take_connection(dialer, index, fd, false, 0);
         }
     }
     if (rc < 0) {
         if (fd >= 0) {
             (void)close(fd);
         }
-        take_failure(dialer, index, -rc);
+        take_failure(dialer, index, -rc, false);
     }
 }
 
@@ -311,10 +335,11 @@ static void on_ready(struct loop_io *io, uint32_t events)
     int error = dial_attempt_finish(fd, &dialer->candidates[place->index].destination, &dialer->local);
     if (error == 0) {
         loop_park(dialer->loop, &place->io);
-        take_connection(dialer, place->index, fd, true);
+        take_connection(dialer, place->index, fd, true, place->taken);
     } else {
+        bool was_reset = place->taken > 0 && error == ECONNREFUSED && dial_attempt_was_reset(fd);
         loop_close(dialer->loop, &place->io);
-        take_failure(dialer, place->index, error);
+        take_failure(dialer, place->index, error, was_reset);
     }
     advance(dialer);
 }
@@ -357,6 +382,7 @@ static struct dialer *dialer_new(struct loop *loop, const struct dialer_config *
     dialer->sources = config->sources;
     dialer->turn = config->turn;
     dialer->done = done;
+    dialer->payload = config->payload;
     dialer->user = user;
     dialer->fd = -1;
     dialer->place_count = places;

@@ -35,11 +35,19 @@ struct dialer_sources {
     size_t ipv6_count;
 };
 
+/*
+ * What may travel in a SYN (TCP Fast Open), asked for when an attempt stands alone (happy_eyeballs.h), at the most once at a
+ * time. The bytes need to be valid during the call of dialer_...() or of the loop that asks. None: the attempt is an
+ * ordinary one.
+ */
+typedef struct socks6_slice dialer_payload(void *user);
+
 struct dialer_config {
     struct happy_eyeballs_config eyeballs; /* zeroed: one after the other, IPv6 first */
     const struct socks6_addr *remembered; /* race: an address that won not long ago, tried first; may be NULL; copied */
     uint64_t timeout_ms;                  /* bounds the whole, the wait for addresses included */
     const struct dialer_sources *sources; /* NULL = the kernel chooses; borrowed until the dialer is gone */
+    dialer_payload *payload;              /* NULL: no Fast Open; with the user pointer of `done` */
     unsigned *turn; /* the next source's place, counted up with each use; NULL = 0; as `sources` */
 };
 
@@ -50,6 +58,8 @@ struct dialer_result {
     struct socks6_addr peer;  /* address connected to; or the last one tried; type 0 if none was tried */
     struct socks6_addr local; /* our end, if connected */
     unsigned attempts;
+    size_t payload_taken; /* of the payload, from its beginning: the connection has it, do not send it again */
+    bool payload_in_syn;  /* the peer took it with the SYN, as the kernel says */
     /*
      * How often an attempt found no local address or no free port (EADDRNOTAVAIL), and the last source that was so: type
      * 0 if it was for the kernel to choose.

@@ -82,6 +82,17 @@ void happy_eyeballs_failed(struct happy_eyeballs *eyeballs, size_t index)
     eyeballs->at_once = true;
 }
 
+void happy_eyeballs_refused(struct happy_eyeballs *eyeballs, size_t index)
+{
+    happy_eyeballs_failed(eyeballs, index);
+    eyeballs->is_exclusive = false;
+}
+
+void happy_eyeballs_carries_data(struct happy_eyeballs *eyeballs)
+{
+    eyeballs->is_exclusive = true;
+}
+
 void happy_eyeballs_postpone(struct happy_eyeballs *eyeballs, size_t index)
 {
     uint8_t family = eyeballs->candidates[index].destination.family;
@@ -150,6 +161,19 @@ static size_t pick(const struct happy_eyeballs *eyeballs)
     return found != NONE ? found : best(eyeballs, 0);
 }
 
+bool happy_eyeballs_stands_alone(const struct happy_eyeballs *eyeballs, size_t index)
+{
+    const struct destination *destination = &eyeballs->candidates[index].destination;
+
+    if (eyeballs->running != 1) {
+        return false;
+    }
+    if (eyeballs->outstanding == 0 && pending_count(eyeballs) == 0) {
+        return true;
+    }
+    return eyeballs->started == 1 && eyeballs->has_remembered && destination_equal(destination, &eyeballs->remembered);
+}
+
 /* A candidate whose source is still to be asked for before it can be compared with another. */
 static size_t find_unasked(const struct happy_eyeballs *eyeballs)
 {
@@ -208,7 +232,7 @@ static size_t find_oldest(const struct happy_eyeballs *eyeballs)
 /* When the oldest attempt makes way for another one that waits. UINT64_MAX: it need not. */
 static uint64_t give_up_ms(const struct happy_eyeballs *eyeballs, size_t oldest)
 {
-    if (eyeballs->running < eyeballs->running_max || pending_count(eyeballs) == 0) {
+    if (eyeballs->running < eyeballs->running_max || eyeballs->is_exclusive || pending_count(eyeballs) == 0) {
         return UINT64_MAX;
     }
     if (!eyeballs->config.race) {
@@ -262,7 +286,7 @@ static uint64_t later(uint64_t a, uint64_t b)
 void happy_eyeballs_next(struct happy_eyeballs *eyeballs, uint64_t now_ms, struct happy_eyeballs_step *step)
 {
     size_t oldest = find_oldest(eyeballs);
-    size_t pending = pending_count(eyeballs);
+    size_t pending = eyeballs->is_exclusive ? 0 : pending_count(eyeballs);
     bool is_over = now_ms >= eyeballs->deadline_ms;
 
     if (oldest != NONE && (eyeballs->has_winner || is_over)) {
@@ -273,7 +297,7 @@ void happy_eyeballs_next(struct happy_eyeballs *eyeballs, uint64_t now_ms, struc
         *step = (struct happy_eyeballs_step){.type = HAPPY_EYEBALLS_WON, .index = eyeballs->winner};
         return;
     }
-    if (is_over || (oldest == NONE && pending == 0 && eyeballs->outstanding == 0)) {
+    if (is_over || (oldest == NONE && pending == 0 && (eyeballs->outstanding == 0 || eyeballs->is_exclusive))) {
         *step = (struct happy_eyeballs_step){.type = HAPPY_EYEBALLS_LOST, .timed_out = is_over};
         return;
     }

@@ -12,6 +12,10 @@
  * delay has passed since the last one began, or at once when one fails; those before go on. Answers that come late join
  * what is still to be tried. The first connection wins, and the other attempts are cancelled.
  *
+ * An attempt may carry application data in its SYN if it stands alone: nothing else runs, and nothing is left to be
+ * tried, or it is the remembered winner. Once one has, no other starts beside or after it, unless it was refused: a
+ * server can have read the data although the attempt never gets beyond SYN_SENT here, and two servers must not.
+ *
  * One after the other: the addresses of both families in the order of destination_compare(), each with a fair share of
  * the time that is left, so that a dead first address does not eat the time of a live second one.
  */
@@ -72,6 +76,7 @@ struct happy_eyeballs {
     uint8_t first_family, last_family;
     bool at_once; /* an attempt has failed: the next need not wait */
     bool has_winner, has_remembered;
+    bool is_exclusive; /* a SYN has carried data */
     size_t winner;
     struct destination remembered;
 };
@@ -116,6 +121,13 @@ void happy_eyeballs_failed(struct happy_eyeballs *eyeballs, size_t index);
  * the same time than there are now.
  */
 void happy_eyeballs_postpone(struct happy_eyeballs *eyeballs, size_t index);
+
+/* Whether the attempt that START has just named stands alone, so that its SYN may carry data. */
+bool happy_eyeballs_stands_alone(const struct happy_eyeballs *eyeballs, size_t index);
+/* Its SYN does. */
+void happy_eyeballs_carries_data(struct happy_eyeballs *eyeballs);
+/* In place of happy_eyeballs_failed() when a reset refused the attempt: nobody has the data. */
+void happy_eyeballs_refused(struct happy_eyeballs *eyeballs, size_t index);
 
 void happy_eyeballs_next(struct happy_eyeballs *eyeballs, uint64_t now_ms, struct happy_eyeballs_step *step);
 

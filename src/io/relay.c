@@ -416,7 +416,7 @@ static int send_early(struct relay *relay, const uint8_t *early, size_t len)
     struct relay_leg *leg = &relay->legs[RELAY_A];
     ssize_t sent = send(relay->legs[RELAY_B].io.fd, early, len, MSG_NOSIGNAL | MSG_DONTWAIT);
     size_t done = sent < 0 ? 0 : (size_t)sent;
-    leg->bytes = done;
+    leg->bytes += done;
     if (done == len) {
         return 0;
     }
@@ -452,8 +452,9 @@ int relay_start(struct relay *relay, const struct relay_start *start)
     note_activity(relay);
 
     int rc = start->early_len > UINT32_MAX ? -EINVAL : 0;
-    if (rc == 0 && start->early_len > 0) {
-        rc = send_early(relay, start->early, start->early_len);
+    relay->legs[RELAY_A].bytes = start->early_taken;
+    if (rc == 0 && start->early_len > start->early_taken) {
+        rc = send_early(relay, start->early + start->early_taken, start->early_len - start->early_taken);
     }
     if (rc == 0) {
         /* Either makes epoll report what holds already. */

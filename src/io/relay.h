@@ -99,6 +99,7 @@ struct relay_start {
     bool may_splice;                   /* once a stream is bulk, splice(2) moves it, if there is a pipe */
     const uint8_t *early;              /* bytes read from A already, to be delivered first; borrowed for the call */
     size_t early_len;
+    size_t early_taken; /* of `early`, from its beginning: B's connection has it already (dialer.h) */
 };
 
 /*

@@ -53,19 +53,56 @@ static const char *why_dial_failed(int error)
     }
 }
 
+/* An option of the client's for the connection to the server; NULL: it sent none such. */
+static const struct socks6_stack_option *find_option(const struct connect_job *job, enum socks6_level level,
+                                                     enum socks6_stack_code code)
+{
+    for (size_t i = 0; i < job->stack_count; i++) {
+        const struct socks6_stack_option *option = &job->stack[i];
+        if (option->leg == SOCKS6_LEG_PROXY_REMOTE && option->level == level && option->code == code) {
+            return option;
+        }
+    }
+    return NULL;
+}
+
+/* ---- TCP Fast Open ---- */
+
+static const struct socks6_stack_option *fast_open_option(const struct connect_job *job)
+{
+    return find_option(job, SOCKS6_LEVEL_TCP, SOCKS6_TCP_FAST_OPEN);
+}
+
+/* "TFO": the client's bytes, as far as the option allows. */
+static struct socks6_slice payload_for(void *user)
+{
+    struct connect_job *job = user;
+    struct socks6_slice payload = job->payload(job);
+    uint16_t bound = fast_open_option(job)->value;
+
+    if (bound != 0 && payload.len > bound) {
+        payload.len = bound;
+    }
+    return payload;
+}
+
+/* Says how many bytes the server took with the SYN. */
+static void answer_fast_open(const struct connect_job *job, size_t in_syn, struct connect_outcome *outcome)
+{
+    const struct socks6_stack_option *option = fast_open_option(job);
+    if (option != NULL) {
+        struct socks6_stack_option answer = *option;
+        answer.value = in_syn < UINT16_MAX ? (uint16_t)in_syn : UINT16_MAX;
+        outcome->stack[outcome->stack_count++] = answer;
+    }
+}
+
 /* ---- Happy Eyeballs ---- */
 
 /* The client's option; NULL: it sent none that applies here, since the destination is no name. */
 static const struct socks6_stack_option *eyeballs_option(const struct connect_job *job)
 {
-    for (size_t i = 0; job->addr.type == SOCKS6_ADDR_NAME && i < job->stack_count; i++) {
-        const struct socks6_stack_option *option = &job->stack[i];
-        if (option->leg == SOCKS6_LEG_PROXY_REMOTE && option->level == SOCKS6_LEVEL_IP &&
-            option->code == SOCKS6_IP_HAPPY_EYEBALLS) {
-            return option;
-        }
-    }
-    return NULL;
+    return job->addr.type == SOCKS6_ADDR_NAME ? find_option(job, SOCKS6_LEVEL_IP, SOCKS6_IP_HAPPY_EYEBALLS) : NULL;
 }
 
 /* The form up to -10 has no value: its presence is the wish (UNSTATED). */
@@ -141,6 +178,7 @@ static void on_dialed(void *user, const struct dialer_result *result)
         outcome.fd = result->fd;
         outcome.fd_is_parked = result->is_parked;
         outcome.bound = result->local;
+        outcome.payload_taken = result->payload_taken;
     } else if (result->attempts == 0 && job->addr.type == SOCKS6_ADDR_NAME) {
         outcome_without_address(job, result, &outcome);
     } else {
@@ -150,6 +188,7 @@ static void on_dialed(void *user, const struct dialer_result *result)
     outcome.unavailable_count = result->unavailable_count;
     outcome.unavailable = result->unavailable;
     answer_eyeballs(job, job->is_race && result->attempts > 0, &outcome);
+    answer_fast_open(job, result->payload_in_syn ? result->payload_taken : 0, &outcome);
     remember(job, result);
     job->done(job, &outcome);
 }
@@ -159,6 +198,7 @@ static struct dialer_config dialer_config_for(const struct connect_job *job)
     struct dialer_config config = {
         .eyeballs = job->config->happy_eyeballs.race,
         .timeout_ms = job->config->limits.connect_ms,
+        .payload = fast_open_option(job) != NULL ? payload_for : NULL,
         .turn = job->source_turn,
     };
     config.eyeballs.race = job->is_race;
@@ -257,15 +297,21 @@ static bool start_name(struct connect_job *job, struct connect_outcome *outcome)
     return true;
 }
 
+static bool start(struct connect_job *job, struct connect_outcome *outcome)
+{
+    return job->addr.type == SOCKS6_ADDR_NAME ? start_name(job, outcome) : start_address(job, outcome);
+}
+
 bool cmd_connect_start(struct connect_job *job, const struct socks6_addr *addr, struct connect_outcome *outcome)
 {
     job->addr = *addr;
     socks6_addr_normalize(&job->addr);
 
-    if (job->addr.type == SOCKS6_ADDR_NAME) {
-        return start_name(job, outcome);
+    if (!start(job, outcome)) {
+        return false;
     }
-    return start_address(job, outcome);
+    answer_fast_open(job, 0, outcome);
+    return true;
 }
 
 void cmd_connect_cancel(struct connect_job *job)

@@ -4,6 +4,9 @@
  * The addresses of a name are raced (Happy Eyeballs) if the client asks for it by the Stack option, or cannot ask
  * because it speaks an older protocol and the configuration wants it; otherwise they are tried one after the other.
  *
+ * If the client asks for TCP Fast Open by the Stack option, what it has sent for the server travels in the SYN, where
+ * that cannot reach a server that the connection is not made to (io/happy_eyeballs.h).
+ *
  * Helper of conn_command.c, which starts it once and is told the outcome once.
  */
 #ifndef PROXYD_CMD_CONNECT_H
@@ -26,6 +29,7 @@ struct connect_outcome {
     unsigned rule_line;                                 /* of the rule that denied it; 0 = none */
     struct socks6_stack_option stack[SOCKS6_STACK_MAX]; /* answers to the request's, also of a failure */
     size_t stack_count;
+    size_t payload_taken;       /* of what the job's `payload` gave: it is on its way to the server already */
     unsigned unavailable_count; /* times that no local address or port was to be had (dialer.h) */
     struct socks6_addr unavailable;
 };
@@ -42,6 +46,8 @@ struct connect_job {
     const struct socks6_stack_option *stack; /* of the request; valid until the outcome */
     size_t stack_count;
 
+    /* What the client has sent for the server so far, valid until anything more is read. */
+    struct socks6_slice (*payload)(struct connect_job *job);
     void (*done)(struct connect_job *job, const struct connect_outcome *outcome);
 
     /* Its own from here on. */

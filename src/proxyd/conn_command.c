@@ -26,6 +26,7 @@ static enum conn_step take_outcome(struct conn *conn, const struct connect_outco
     count_outcome(&conn->worker->stats, outcome);
     conn->server_fd = outcome->fd;
     conn->server_is_parked = outcome->fd_is_parked;
+    conn->early_taken = outcome->payload_taken;
     conn->entry.dialled = outcome->dialled;
     conn->entry.rule_line = outcome->rule_line;
     if (outcome->code != SOCKS6_REPLY_SUCCESS) {
@@ -44,6 +45,12 @@ static void on_connect_done(struct connect_job *job, const struct connect_outcom
     (void)conn_run(conn, take_outcome(conn, outcome));
 }
 
+static struct socks6_slice early_data(struct connect_job *job)
+{
+    const struct conn *conn = LOOP_OWNER(job, struct conn, job);
+    return (struct socks6_slice){conn->pending, conn->pending_len};
+}
+
 static enum conn_step start_connect(struct conn *conn, const struct door_request *request)
 {
     struct worker *worker = conn->worker;
@@ -60,6 +67,7 @@ static enum conn_step start_connect(struct conn *conn, const struct door_request
     conn->job.is_socks6 = door_version(&conn->door) == SOCKS6_VERSION;
     conn->job.stack = request->stack;
     conn->job.stack_count = request->stack_count;
+    conn->job.payload = early_data;
     conn->job.done = on_connect_done;
     if (cmd_connect_start(&conn->job, &request->addr, &outcome)) {
         return take_outcome(conn, &outcome);

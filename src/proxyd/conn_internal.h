@@ -44,6 +44,7 @@ struct conn {
     size_t lingered;         /* CONN_LINGERING: bytes thrown away */
     uint8_t *pending;        /* bytes read and not yet taken: an unfinished message, or early data */
     size_t pending_len, pending_size;
+    size_t early_taken; /* of those: they left with the SYN to the server */
     uint64_t accepted_ms;
     struct door door;
     struct connect_job job;

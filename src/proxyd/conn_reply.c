@@ -95,6 +95,7 @@ static enum conn_step start_relaying(struct conn *conn)
         .events_a = conn->odd_events | (conn->readable ? EPOLLIN : 0u) | (conn->writable ? EPOLLOUT : 0u),
         .early = conn->pending,
         .early_len = conn->pending_len,
+        .early_taken = conn->early_taken,
     };
 
     session_start(conn->relay, conn->worker, conn->config, conn->place, &start, &conn->entry, conn->accepted_ms);

@@ -340,6 +340,230 @@ def test_reload_switches_it(net, start):
         assert counters(daemon)["requests_in_syn"] == taken
 
 
+# Proxy - server -------------------------------------------------------------------------------------------------------
+
+
+def answer_of(reply):
+    """The value of the TFO option in the reply; None = it is not there."""
+    for kind, data in reply.options:
+        if kind == s6.STACK and data[:2] == bytes([s6.LEG_REMOTE << 6 | s6.LEVEL_TCP, 1]):
+            return struct.unpack("!H", data[2:4])[0]
+    return None
+
+
+def ask(net, daemon, host, data, options=b"", port=None, advertised=None):
+    """Request and data in one go; the reply, and the data's echo is checked if there was a success."""
+    if advertised is not None:
+        options += s6.advertisement(advertised)
+    with net.client.call(lambda: socket.create_connection(daemon.addr, 30)) as sock:
+        sock.sendall(s6.request(host, port or net.port, options=options) + data)
+        tunnel = finish6(sock)
+        if tunnel.ok:
+            assert recv_exact(sock, len(data)) == data
+            sock.sendall(b"more")
+            assert recv_exact(sock, 4) == b"more"
+        return tunnel.reply
+
+
+def syn_sizes(capture, net, port=None):
+    return [(segment.target[0], segment.size) for segment in capture.attempts(port or net.port)]
+
+
+@pytest.fixture
+def knowing(net, start):
+    """A daemon whose host has cookies of FAST4 and FAST6."""
+    net.forget()
+    daemon = start()
+    for host in (FAST4, FAST6):
+        assert answer_of(ask(net, daemon, host, b"x", tfo())) == 0
+    return daemon
+
+
+@pytest.mark.parametrize("host", [FAST4, FAST6])
+@pytest.mark.parametrize("bound, size", [(0, 300), (300, 300), (301, 300), (7, 7), (1, 1), (65535, 300)])
+def test_syn_carries_data_up_to_the_bound(net, knowing, host, bound, size):
+    data = bytes(range(200)) + b"x" * 100
+    with net.capture() as capture:
+        assert answer_of(ask(net, knowing, host, data, tfo(bound))) == size
+        assert syn_sizes(capture, net) == [(host, size)]
+
+
+def test_much_data_fills_the_syn_and_follows_it(net, knowing):
+    data = hashlib.sha256(b"x").digest() * 1500
+    with net.capture() as capture:
+        value = answer_of(ask(net, knowing, FAST4, data, tfo()))
+        assert 1000 < value <= 1460
+        assert syn_sizes(capture, net) == [(FAST4, value)]
+    record = knowing.access(3)[-1]
+    assert record["bytes_up"] == len(data) + 4 and record["bytes_down"] == len(data) + 4
+
+
+def test_initial_data_goes_before_what_follows(net, knowing):
+    with net.capture() as capture:
+        assert answer_of(ask(net, knowing, FAST4, b"initial, then more", tfo(), advertised=7)) == 18
+        assert syn_sizes(capture, net) == [(FAST4, 18)]
+
+
+def test_without_the_option_no_syn_carries_data(net, knowing):
+    with net.capture() as capture:
+        assert answer_of(ask(net, knowing, FAST4, b"hello")) is None
+        for protocol in ("socks5", "socks4"):
+            with net.client.call(lambda: socket.create_connection(knowing.addr, 30)) as sock:
+                sock.sendall(REQUESTS[protocol](FAST4, net.port) + b"hello")
+                assert read_reply(protocol, sock) == 0
+                assert recv_exact(sock, 5) == b"hello"
+        assert syn_sizes(capture, net) == [(FAST4, 0)] * 3
+
+
+def test_nothing_to_send_is_an_ordinary_syn(net, knowing):
+    with net.capture() as capture:
+        assert answer_of(ask(net, knowing, FAST4, b"", tfo())) == 0
+        assert syn_sizes(capture, net) == [(FAST4, 0)]
+
+
+def test_without_a_cookie_data_follows_once(net, start):
+    net.forget()
+    daemon = start()
+    with net.capture() as capture:
+        assert answer_of(ask(net, daemon, FAST4, b"hello", tfo())) == 0
+        assert syn_sizes(capture, net) == [(FAST4, 0)]
+    net.fast.wait(lambda: bytes(net.fast.streams[-1]) == b"hellomore", "the data")
+
+
+def test_server_without_fast_open_gets_data_once(net, start):
+    daemon = start()
+    before = len(net.plain.streams)
+    for _ in range(3):
+        assert answer_of(ask(net, daemon, PLAIN4, b"hello", tfo())) == 0
+    net.plain.wait(lambda: [bytes(stream) for stream in net.plain.streams[before:]] == [b"hellomore"] * 3, "the data")
+
+
+def test_server_that_takes_no_data_any_more_gets_it_once(net, knowing):
+    """The SYN carries it, the SYN-ACK does not acknowledge it: the kernel sends it again, and the answer says so."""
+    net.server.sysctl(net__ipv4__tcp_fastopen=1)
+    try:
+        with net.capture() as capture:
+            assert answer_of(ask(net, knowing, FAST4, b"hello", tfo())) == 0
+            assert syn_sizes(capture, net) == [(FAST4, 5)]
+    finally:
+        net.server.sysctl(net__ipv4__tcp_fastopen=3)
+    net.fast.wait(lambda: bytes(net.fast.streams[-1]) == b"hellomore", "the data")
+    assert knowing.access(3)[-1]["bytes_up"] == 9
+
+
+def test_host_that_forbids_it_connects_without(net, knowing):
+    net.proxy.sysctl(net__ipv4__tcp_fastopen=2)
+    try:
+        with net.capture() as capture:
+            assert answer_of(ask(net, knowing, FAST4, b"hello", tfo())) == 0
+            assert syn_sizes(capture, net) == [(FAST4, 0)]
+    finally:
+        net.proxy.sysctl(net__ipv4__tcp_fastopen=3)
+
+
+@pytest.mark.parametrize("host", [REFUSING4, "refusing", "denied"])
+def test_failure_answers_zero(net, start, host):
+    daemon = start(settings={"rules": [{"deny": {"to": OTHER4}}, {"allow": {"to": "any"}}]})
+    address = {"refusing": lambda: net.name(REFUSING4), "denied": lambda: OTHER4}.get(host, lambda: host)()
+    reply = ask(net, daemon, address, b"hello", tfo())
+    assert reply.code == (s6.RULES if host == "denied" else s6.REFUSED)
+    assert answer_of(reply) == 0
+
+
+def test_noop_and_the_dns_service_answer_none(net, start):
+    daemon = start()
+    with net.client.call(lambda: socket.create_connection(daemon.addr, 30)) as sock:
+        sock.sendall(s6.noop(options=tfo()))
+        assert answer_of(finish6(sock).reply) is None
+    with net.client.call(lambda: socket.create_connection(daemon.addr, 30)) as sock:
+        sock.sendall(s6.request("0.0.0.0", 53, options=tfo()))
+        tunnel = finish6(sock)
+        assert tunnel.ok and answer_of(tunnel.reply) is None
+
+
+# With Happy Eyeballs --------------------------------------------------------------------------------------------------
+
+
+def test_single_address_of_a_name_gets_data(net, knowing):
+    name = net.name(FAST4)
+    with net.capture() as capture:
+        assert answer_of(ask(net, knowing, name, b"hello", tfo() + EYEBALLS)) == 5
+        assert answer_of(ask(net, knowing, name, b"hello", tfo())) == 5
+        assert syn_sizes(capture, net) == [(FAST4, 5)] * 2
+
+
+def test_race_carries_no_data_and_its_winner_does_the_next_time(net, knowing):
+    name = net.name(FAST4, FAST6)
+    with net.capture() as capture:
+        assert answer_of(ask(net, knowing, name, b"hello", tfo() + EYEBALLS)) == 0
+        assert answer_of(ask(net, knowing, name, b"hello", tfo() + EYEBALLS)) == 5
+        assert syn_sizes(capture, net) == [(FAST6, 0), (FAST6, 5)]
+
+
+def test_several_addresses_one_after_the_other_carry_no_data(net, knowing):
+    name = net.name(FAST4, FAST6)
+    with net.capture() as capture:
+        for _ in range(2):
+            assert answer_of(ask(net, knowing, name, b"hello", tfo())) == 0
+        assert syn_sizes(capture, net) == [(FAST6, 0)] * 2
+
+
+def test_last_one_left_gets_data(net, knowing):
+    name = net.name(REFUSING4, FAST4)
+    with net.capture() as capture:
+        ask(net, knowing, name, b"hello", tfo() + EYEBALLS)
+        sizes = dict(syn_sizes(capture, net))
+        assert sizes[FAST4] == (5 if REFUSING4 in sizes else 0)
+
+
+def remembered(net, daemon, *addresses):
+    """A name whose winner FAST4 is remembered; then `addresses` join it."""
+    name = net.name(FAST4)
+    assert ask(net, daemon, name, b"x", tfo() + EYEBALLS).code == 0
+    net.names.set(name, [FAST4, *addresses])
+    return name
+
+
+def test_remembered_winner_with_data_has_no_company(net, start):
+    """It is dead now: nobody else may get the data, so the time runs out."""
+    net.forget()
+    daemon = start(settings={"dns": {"cache": "none"}, "limits": {"connect": "2s"}})
+    assert answer_of(ask(net, daemon, FAST4, b"x", tfo())) == 0
+    name = remembered(net, daemon, OTHER4)
+    net.server.nft(f"add rule inet t i ip daddr {FAST4} tcp dport {net.port} drop")
+    try:
+        with net.capture() as capture:
+            reply = ask(net, daemon, name, b"hello", tfo() + EYEBALLS)
+            assert (reply.code, answer_of(reply)) == (s6.TIMED_OUT, 0)
+            assert syn_sizes(capture, net) == [(FAST4, 5)]
+            # It is forgotten: the next one races, without data.
+            reply = ask(net, daemon, name, b"hello", tfo() + EYEBALLS)
+            assert (reply.code, answer_of(reply)) == (s6.SUCCESS, 0)
+            assert {size for _, size in syn_sizes(capture, net)[1:]} == {0}
+    finally:
+        net.server.nft("flush chain inet t i")
+        net.server.nft(f"add rule inet t i ip daddr {DEAD4} drop")
+
+
+@pytest.mark.parametrize("how, code", [("with tcp reset", s6.SUCCESS), ("with icmp type host-unreachable", s6.HOST_UNREACHABLE),
+                                       ("with icmp type port-unreachable", s6.REFUSED)])
+def test_only_a_reset_lets_the_others_have_the_data(net, start, how, code):
+    net.forget()
+    daemon = start(settings={"dns": {"cache": "none"}})
+    assert answer_of(ask(net, daemon, FAST4, b"x", tfo())) == 0
+    name = remembered(net, daemon, OTHER4)
+    net.server.nft(f"add rule inet t i ip daddr {FAST4} tcp dport {net.port} reject {how}")
+    try:
+        with net.capture() as capture:
+            reply = ask(net, daemon, name, b"hello", tfo() + EYEBALLS)
+            assert reply.code == code
+            expected = [(FAST4, 5), (OTHER4, 0)] if code == s6.SUCCESS else [(FAST4, 5)]
+            assert syn_sizes(capture, net) == expected
+    finally:
+        net.server.nft("flush chain inet t i")
+        net.server.nft(f"add rule inet t i ip daddr {DEAD4} drop")
+
+
 # The configuration ----------------------------------------------------------------------------------------------------
 
 

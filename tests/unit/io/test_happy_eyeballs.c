@@ -47,6 +47,8 @@ struct run {
     struct happy_eyeballs_candidate candidates[32];
     uint64_t now_ms, at_ms[32];  /* when a running attempt comes to its end */
     bool has_started, has_ended; /* an attempt; since the last one started */
+    bool has_data;               /* to send with a SYN, where the machine lets it */
+    bool has_sent_data;          /* and it was not refused */
     uint64_t started_ms;
     bool added[24], answered4, answered6, postponed;
     char text[4096];
@@ -114,14 +116,21 @@ static void check_start(struct run *run)
 static void start(struct run *run, size_t index)
 {
     const struct host *host = host_of(run, index);
-    note(run, "start", index);
+    bool is_alone = happy_eyeballs_stands_alone(&run->eyeballs, index);
+    note(run, run->has_data && is_alone ? "start with data" : "start", index);
     check_start(run);
+    assert_false(run->has_sent_data); /* it must not come to two servers */
     if (host->outcome == POSTPONED_ONCE && !run->postponed && running_count(run) > 1) {
         run->postponed = true;
         happy_eyeballs_postpone(&run->eyeballs, index);
         note(run, "postponed", index);
         run->has_ended = true; /* it never began */
         return;
+    }
+    if (run->has_data && is_alone) {
+        assert_int_equal(running_count(run), 1);
+        run->has_sent_data = true;
+        happy_eyeballs_carries_data(&run->eyeballs);
     }
     run->at_ms[index] = host->outcome == SILENT ? NEVER : run->now_ms + host->after_ms;
 }
@@ -139,7 +148,11 @@ static void report(struct run *run)
 {
     for (size_t i = 0; i < run->eyeballs.count; i++) {
         if (run->candidates[i].state == HAPPY_EYEBALLS_RUNNING && run->at_ms[i] == run->now_ms) {
-            if (host_of(run, i)->outcome == REFUSAL || host_of(run, i)->outcome == NO_SOURCE) {
+            if (host_of(run, i)->outcome == REFUSAL) {
+                happy_eyeballs_refused(&run->eyeballs, i);
+                run->has_ended = true;
+                run->has_sent_data = false;
+            } else if (host_of(run, i)->outcome == NO_SOURCE) {
                 happy_eyeballs_failed(&run->eyeballs, i);
                 run->has_ended = true;
             } else if (!run->eyeballs.has_winner) {
@@ -197,6 +210,9 @@ static void check_end(const struct run *run, const struct happy_eyeballs_step *l
         return;
     }
     assert_int_equal(last->timed_out, run->now_ms == run->script->timeout_ms);
+    if (run->has_sent_data) {
+        return; /* whatever is left must not be tried */
+    }
     for (size_t i = 0; !last->timed_out && i < run->eyeballs.count; i++) {
         assert_int_equal(run->candidates[i].state, HAPPY_EYEBALLS_FAILED);
     }
@@ -204,12 +220,13 @@ static void check_end(const struct run *run, const struct happy_eyeballs_step *l
 }
 
 /* Plays the script to its end; `expected` is the transcript, NULL = any. */
-static void play(const struct script *script, const char *expected)
+static void play_one(const struct script *script, bool has_data, const char *expected)
 {
     static struct run run;
     struct happy_eyeballs_step step;
     memset(&run, 0, sizeof run);
     run.script = script;
+    run.has_data = has_data;
     happy_eyeballs_init(&run.eyeballs, &script->config, run.candidates, 32, HAPPY_EYEBALLS_IPV4 | HAPPY_EYEBALLS_IPV6,
                         script->timeout_ms, 0);
     if (script->remembered != NULL) {
@@ -247,6 +264,16 @@ static void play(const struct script *script, const char *expected)
         assert_string_equal(run.text, expected);
     }
     check_end(&run, &step);
+}
+
+static void play(const struct script *script, const char *expected)
+{
+    play_one(script, false, expected);
+}
+
+static void play_with_data(const struct script *script, const char *expected)
+{
+    play_one(script, true, expected);
 }
 
 /* ---- section 3: the two answers ---- */
@@ -527,6 +554,49 @@ static void test_sequential_counts_a_missing_answer_as_one_address(void **state)
     play(&(struct script){SEQUENTIAL, 30000, NEVER, 0, NULL, {{"6a", ACCEPTS, 20000}}}, "0 start 6a, 20000 won 6a");
 }
 
+/* ---- data in the SYN ---- */
+
+static void test_single_address_may_carry_data(void **state)
+{
+    (void)state;
+    struct script script = {DEFAULTS, 30000, 10, 20, NULL, {{"4a", ACCEPTS, 20}}};
+    play_with_data(&script, "20 start with data 4a, 40 won 4a");
+    script.answer6_ms = 900; /* there may be more: at first it does not stand alone */
+    play_with_data(&script, "60 start 4a, 80 won 4a");
+    play_with_data(&(struct script){SEQUENTIAL, 30000, 10, 20, NULL, {{"6a", ACCEPTS, 20}}},
+                   "20 start with data 6a, 40 won 6a");
+}
+
+static void test_race_carries_no_data_until_one_is_left(void **state)
+{
+    (void)state;
+    play_with_data(&(struct script){DEFAULTS, 30000, 0, 0, NULL, {{"6a", ACCEPTS, 300}, {"4a", ACCEPTS, 20}}},
+                   "0 start 6a, 250 start 4a, 270 cancel 6a, 270 won 4a");
+    play_with_data(&(struct script){DEFAULTS, 30000, 0, 0, NULL, {{"6a", REFUSAL, 30}, {"4a", ACCEPTS, 20}}},
+                   "0 start 6a, 30 start with data 4a, 50 won 4a");
+    play_with_data(&(struct script){SEQUENTIAL, 30000, 0, 0, NULL, {{"6a", REFUSAL, 30}, {"4a", ACCEPTS, 9}}},
+                   "0 start 6a, 30 start with data 4a, 39 won 4a");
+}
+
+static void test_remembered_winner_with_data_has_no_company(void **state)
+{
+    (void)state;
+    play_with_data(&(struct script){DEFAULTS, 900, 0, 0, "4a", {{"6a", ACCEPTS, 1}, {"4a", SILENT, 0}}},
+                   "0 start with data 4a, 900 give up 4a, 900 time is over");
+    play_with_data(&(struct script){DEFAULTS, 900, 0, 0, "4a", {{"6a", ACCEPTS, 1}, {"4a", NO_SOURCE, 40}}},
+                   "0 start with data 4a, 40 lost");
+    play_with_data(&(struct script){DEFAULTS, 900, 0, 500, "4a", {{"6a", ACCEPTS, 1}, {"4a", NO_SOURCE, 40}}},
+                   "0 start with data 4a, 40 lost");
+}
+
+static void test_refused_data_lets_the_others_go(void **state)
+{
+    (void)state;
+    play_with_data(
+        &(struct script){DEFAULTS, 900, 0, 0, "4a", {{"6a", REFUSAL, 5}, {"4a", REFUSAL, 40}, {"4b", ACCEPTS, 9}}},
+        "0 start with data 4a, 40 start 6a, 45 start with data 4b, 54 won 4b");
+}
+
 /* ---- anything ---- */
 
 /* Reproducible, and good enough to choose with: below `limit`. */
@@ -558,7 +628,7 @@ static void test_every_script_comes_to_a_sound_end(void **state)
             script.hosts[i] =
                 (struct host){names[i], (enum outcome)choose(&seed, NO_SOURCE + 1), 1 + choose(&seed, 3000)};
         }
-        play(&script, NULL);
+        play_one(&script, choose(&seed, 2) == 0, NULL);
     }
 }
 
@@ -611,6 +681,10 @@ int main(void)
         cmocka_unit_test(test_sequential_gives_each_its_share),
         cmocka_unit_test(test_sequential_waits_for_the_preferred_answer),
         cmocka_unit_test(test_sequential_counts_a_missing_answer_as_one_address),
+        cmocka_unit_test(test_single_address_may_carry_data),
+        cmocka_unit_test(test_race_carries_no_data_until_one_is_left),
+        cmocka_unit_test(test_remembered_winner_with_data_has_no_company),
+        cmocka_unit_test(test_refused_data_lets_the_others_go),
         cmocka_unit_test(test_every_script_comes_to_a_sound_end),
         cmocka_unit_test(test_addresses_beyond_the_room_are_left_out),
     };
