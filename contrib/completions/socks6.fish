@@ -15,6 +15,7 @@ complete -c socks6 -l password-file -r -F -d 'File with the password'
 
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -s 4 -d 'Reach the proxy over IPv4 only'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -s 6 -d 'Reach the proxy over IPv6 only'
+complete -c socks6 -n '__fish_seen_subcommand_from connect' -l no-session -d 'Use and keep nothing of the cache file'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l no-shutdown -d 'Never close our side of the connection'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l early -d 'Send the first bytes of standard input with the request'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l happy-eyeballs -a 'on off' -d 'Ask the proxy to race the addresses of HOST, or not to'

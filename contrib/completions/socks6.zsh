@@ -22,6 +22,7 @@ _socks6() {
         _arguments -s $common \
             '(-6)-4[reach the proxy over IPv4 only]' \
             '(-4)-6[reach the proxy over IPv6 only]' \
+            '--no-session[use and keep nothing of the cache file]' \
             '--no-shutdown[never close our side of the connection]' \
             '--early[send the first bytes of standard input with the request]' \
             '--happy-eyeballs=-[ask the proxy to race the addresses of HOST, or not to]::(on off)' \

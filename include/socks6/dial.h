@@ -65,6 +65,15 @@ struct socks6_dial_config {
      * stalls until the timeout.
      */
     struct socks6_slice early;
+    /*
+     * SOCKS 6: the session settings that socks6_session_prepare() has made in here go along. Of the rest only
+     * has_credentials counts: whether the proxy's user name and password are sent (not inside most sessions). NULL = no
+     * session.
+     */
+    const struct socks6_client_config *session;
+    /* What the proxy says of the session, for socks6_session_learn(); also before a failure. Once or twice; may be NULL. */
+    void (*on_session)(void *user, const struct socks6_client_session *reply);
+    void *on_session_user;
     /* Called with one sentence per step ("connected to 192.0.2.1:1080"), for -v. May be NULL. */
     void (*trace)(void *user, const char *what);
     void *trace_user;
@@ -77,7 +86,9 @@ struct socks6_dial_result {
     struct socks6_addr bound;                           /* the reply's address */
     struct socks6_stack_option stack[SOCKS6_STACK_MAX]; /* the proxy's answers */
     size_t stack_count;
-    char error[512]; /* one line for people when the status is not OK: what failed, where, why */
+    int sent;             /* 1 = something of the request may have reached the proxy */
+    unsigned round_trips; /* to the proxy, until the reply: TCP, and each time that we had to wait for its answer */
+    char error[512];      /* one line for people when the status is not OK: what failed, where, why */
 };
 
 struct socks6_dial;

@@ -76,8 +76,8 @@ static const char *config_problem(const struct socks6_dial_config *c)
     if (c->early.len > 0 && c->command != SOCKS6_COMMAND_CONNECT) {
         return "early data goes with CONNECT only";
     }
-    if (c->early.len > SOCKS6_INITIAL_DATA_MAX && c->proxy->has_credentials &&
-        c->proxy->scheme == SOCKS6_SCHEME_SOCKS6) {
+    if (c->early.len > SOCKS6_INITIAL_DATA_MAX && c->proxy->scheme == SOCKS6_SCHEME_SOCKS6 &&
+        s6_talk_sends_credentials(c)) {
         return "with credentials at most 16384 bytes of early data can go with the request";
     }
     return NULL;
@@ -229,7 +229,8 @@ static void connected(struct socks6_dial *d)
     char text[S6_BRIEF_MAX];
 
     target_text(d, text);
-    s6_talk_trace(&d->talk, "connected to proxy %s", text);
+    s6_talk_trace(&d->talk, "connected to proxy %s (1 round trip)", text);
+    d->result.round_trips++;
     d->state = DIAL_TALKING;
     d->attempt_deadline_ms = NO_DEADLINE;
 }
@@ -424,9 +425,13 @@ static int finish(struct socks6_dial *d, int status, struct socks6_dial_result *
     if (status == SOCKS6_DIAL_IN_PROGRESS) {
         return status;
     }
+    if (status == SOCKS6_DIAL_OK) {
+        s6_talk_trace(&d->talk, "%u round trips to the proxy in all", d->result.round_trips);
+        d->result.fd = d->fd;
+    }
     *result = d->result;
     if (status == SOCKS6_DIAL_OK) {
-        result->fd = d->fd;
+        d->result.fd = -1;
         d->fd = -1;
     }
     return status;

@@ -56,6 +56,14 @@ static struct socks6_credentials credentials_of(const struct socks6_proxy *proxy
     return c;
 }
 
+int s6_talk_sends_credentials(const struct socks6_dial_config *config)
+{
+    if (config->proxy->scheme == SOCKS6_SCHEME_SOCKS6 && config->session != NULL) {
+        return config->proxy->has_credentials && config->session->has_credentials;
+    }
+    return config->proxy->has_credentials;
+}
+
 static int init_socks5(struct s6_talk *talk)
 {
     const struct socks6_dial_config *config = talk->config;
@@ -76,6 +84,16 @@ static int init_socks5(struct s6_talk *talk)
     return SOCKS6_DIAL_IN_PROGRESS;
 }
 
+/* What socks6_session_prepare() has set. */
+static void copy_session(const struct socks6_client_config *from, struct socks6_client_config *to)
+{
+    to->session_id = from->session_id;
+    to->request_session = from->request_session;
+    to->request_window = from->request_window;
+    to->has_token = from->has_token;
+    to->token = from->token;
+}
+
 static int init_socks6(struct s6_talk *talk, uint64_t now_ms)
 {
     const struct socks6_dial_config *config = talk->config;
@@ -92,7 +110,10 @@ static int init_socks6(struct s6_talk *talk, uint64_t now_ms)
     cc.addr = config->addr;
     cc.stack = config->stack;
     cc.stack_count = config->stack_count;
-    if (config->proxy->has_credentials) {
+    if (config->session != NULL) {
+        copy_session(config->session, &cc);
+    }
+    if (s6_talk_sends_credentials(config)) {
         cc.has_credentials = 1;
         cc.credentials = credentials_of(config->proxy);
         cc.initial_data_len = config->early.len;
@@ -138,6 +159,8 @@ void s6_talk_output_sent(struct s6_talk *talk, size_t len)
     if (len == 0) {
         return;
     }
+    talk->is_waiting = 1;
+    talk->result->sent = 1;
     if (talk->socks5 != NULL) {
         s6_socks5_output_sent(talk->socks5, len);
     } else {
@@ -181,6 +204,16 @@ static void accept_reply(struct s6_talk *talk, const struct socks6_addr *bound)
         s6_brief(bound, text);
     }
     s6_talk_trace(talk, "the proxy reports success; it uses %s", text);
+}
+
+/* What came is an answer to what was sent. */
+static void count_round_trip(struct s6_talk *talk, size_t received)
+{
+    talk->received += received;
+    if (received > 0 && talk->is_waiting) {
+        talk->is_waiting = 0;
+        talk->result->round_trips++;
+    }
 }
 
 /* "0x48 'H'" or "0x05": never a control character. */
@@ -266,10 +299,36 @@ static void judge_socks5(struct s6_talk *talk)
     }
 }
 
+static void tell_session(const struct s6_talk *talk, const struct socks6_client_session *session)
+{
+    if (talk->config->on_session != NULL) {
+        talk->config->on_session(talk->config->on_session_user, session);
+    }
+}
+
+/* "the proxy lets us in; the session is resumed; the token is accepted; 31 tokens from 7 on" */
+static void trace_session(const struct s6_talk *talk, const struct socks6_client_session *session)
+{
+    char window[64] = "";
+
+    if (session->has_window) {
+        (void)snprintf(window, sizeof window, "; a window of %u tokens from %u on", (unsigned)session->window.size,
+                       (unsigned)session->window.base);
+    }
+    s6_talk_trace(talk, "the proxy lets us in%s%s%s%s%s", session->ok ? "; the session goes on" : "",
+                  session->id.len > 0 ? "; a session begins" : "",
+                  session->untrusted ? ", in which each request needs the user name and password" : "",
+                  session->token_accepted ? "; the token is accepted" : "", window);
+}
+
 static void take_reply(struct s6_talk *talk, const struct socks6_client_event *event)
 {
     size_t count = event->u.reply.stack_count;
 
+    if (event->session.id.len > 0) { /* "Session Options" leaves open in which reply it stands */
+        s6_talk_trace(talk, "a session begins");
+        tell_session(talk, &event->session);
+    }
     if (count > SOCKS6_STACK_MAX) {
         count = SOCKS6_STACK_MAX;
     }
@@ -287,6 +346,9 @@ static void take_reply(struct s6_talk *talk, const struct socks6_client_event *e
 
 static void take_close(struct s6_talk *talk, const struct socks6_client_event *event)
 {
+    if (event->session.invalid || event->session.token_rejected || event->session.has_window) {
+        tell_session(talk, &event->session);
+    }
     switch (event->u.close.reason) {
     case SOCKS6_CLIENT_CLOSE_AUTH_FAILED:
         fail_authentication(talk);
@@ -307,9 +369,14 @@ static void take_close(struct s6_talk *talk, const struct socks6_client_event *e
         (void)s6_talk_fail(talk, SOCKS6_DIAL_PROXY_FAILED, "proxy %s sent a malformed reply: %s", talk->proxy_text,
                            event->u.close.why);
         break;
-    case SOCKS6_CLIENT_CLOSE_DONE: /* the rest cannot happen: no session, token or deadline was asked for */
     case SOCKS6_CLIENT_CLOSE_SESSION_INVALID:
+        (void)s6_talk_fail(talk, SOCKS6_DIAL_PROXY_FAILED, "proxy %s does not know our session", talk->proxy_text);
+        break;
     case SOCKS6_CLIENT_CLOSE_TOKEN_REJECTED:
+        (void)s6_talk_fail(talk, SOCKS6_DIAL_PROXY_FAILED,
+                           "proxy %s has seen the idempotence token of this request before", talk->proxy_text);
+        break;
+    case SOCKS6_CLIENT_CLOSE_DONE: /* neither can happen: there was no reply, and no deadline was given */
     case SOCKS6_CLIENT_CLOSE_TIMEOUT:
         (void)s6_talk_fail(talk, SOCKS6_DIAL_PROXY_FAILED, "proxy %s ended the conversation: %s", talk->proxy_text,
                            event->u.close.why);
@@ -330,7 +397,8 @@ static int judge_socks6(struct s6_talk *talk)
         case SOCKS6_CLIENT_NONE:
             return count;
         case SOCKS6_CLIENT_AUTHENTICATED:
-            s6_talk_trace(talk, "the proxy lets us in");
+            trace_session(talk, &event.session);
+            tell_session(talk, &event.session);
             break;
         case SOCKS6_CLIENT_REPLY:
         case SOCKS6_CLIENT_SECOND_REPLY:
@@ -351,7 +419,7 @@ size_t s6_talk_input(struct s6_talk *talk, const uint8_t *bytes, size_t len, uin
 
     if (talk->socks5 != NULL) {
         total = s6_socks5_input(talk->socks5, bytes, len);
-        talk->received += total;
+        count_round_trip(talk, total);
         judge_socks5(talk);
         return total;
     }
@@ -360,7 +428,7 @@ size_t s6_talk_input(struct s6_talk *talk, const uint8_t *bytes, size_t len, uin
         int rc = socks6_client_input(talk->client, bytes + total, len - total, now_ms, &used);
 
         total += used;
-        talk->received += used;
+        count_round_trip(talk, used);
         if (judge_socks6(talk) == 0 && used == 0) { /* cannot happen; but if it did, it would go round for ever */
             rc = rc != SOCKS6_OK ? rc : SOCKS6_ERR_PROTOCOL;
         }

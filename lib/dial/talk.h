@@ -18,6 +18,7 @@ struct s6_talk {
     struct socks6_client *client;            /* SOCKS 6 */
     struct s6_socks5 *socks5;                /* SOCKS 5 */
     uint64_t received;                       /* bytes taken from the proxy */
+    int is_waiting;                          /* something was sent that the proxy has not answered yet */
     int status; /* enum socks6_dial_status: IN_PROGRESS, OK once the reply was success, or how it ended */
     char proxy_text[S6_BRIEF_MAX];
     char dest_text[S6_BRIEF_MAX];
@@ -26,6 +27,9 @@ struct s6_talk {
 /* SOCKS6_DIAL_IN_PROGRESS, or INVALID/NOMEM with result->error set. Call _done in every case. */
 SOCKS6_MUST_CHECK int s6_talk_init(struct s6_talk *talk, const struct socks6_dial_config *config, uint64_t now_ms,
                                    struct socks6_dial_result *result);
+/* Whether user name and password go along: not inside a session that the proxy trusts. */
+int s6_talk_sends_credentials(const struct socks6_dial_config *config);
+
 /* Wipes credentials. Takes an object of zeroes. */
 void s6_talk_done(struct s6_talk *talk);
 

@@ -14,6 +14,7 @@
 #include "cli/command.h"
 #include "cli/exit.h"
 #include "cli/pump.h"
+#include "cli/reach.h"
 #include "cli/say.h"
 
 /* The most that is sent along with a request: what may go with credentials, and about what one round trip carries. */
@@ -22,7 +23,7 @@
 /* Silence of the remote end after which the end of standard input is passed on: longer than most answers take to begin. */
 #define SHUTDOWN_MS 500
 
-enum { OPTION_EARLY = COMMAND_OPTION_OWN, OPTION_HAPPY_EYEBALLS, OPTION_NO_SHUTDOWN };
+enum { OPTION_EARLY = COMMAND_OPTION_OWN, OPTION_HAPPY_EYEBALLS, OPTION_NO_SESSION, OPTION_NO_SHUTDOWN };
 
 static const char name[] = "connect";
 
@@ -46,6 +47,8 @@ static const char help_text[] = "Usage: socks6 connect [OPTION]... HOST PORT\n"
                                 "                         connection at once. Without it that waits until the\n"
                                 "                         remote end has been silent for half a second, because\n"
                                 "                         many servers drop their answer when they see it\n"
+                                "      --no-session       introduce ourselves to the proxy anew, and keep\n"
+                                "                         nothing: the cache file is not touched\n"
                                 "      --no-shutdown      never close our side\n"
                                 "  -q SECONDS             end that long after the end of standard input;\n"
                                 "                         negative: when the remote end closes (the default)\n"
@@ -143,6 +146,9 @@ static int take_option(int option, char **argv, struct proxy_options *proxy, str
         return 0;
     case OPTION_HAPPY_EYEBALLS:
         return take_eyeballs(optarg, out);
+    case OPTION_NO_SESSION:
+        out->no_session = 1;
+        return 0;
     case OPTION_NO_SHUTDOWN:
         out->shutdown_ms = -1;
         return 0;
@@ -171,6 +177,7 @@ int connect_parse(int argc, char **argv, struct proxy_options *proxy, struct con
     static const struct option longs[] = {COMMAND_LONG_OPTIONS,
                                           {"early", no_argument, NULL, OPTION_EARLY},
                                           {"happy-eyeballs", optional_argument, NULL, OPTION_HAPPY_EYEBALLS},
+                                          {"no-session", no_argument, NULL, OPTION_NO_SESSION},
                                           {"no-shutdown", no_argument, NULL, OPTION_NO_SHUTDOWN},
                                           {NULL, 0, NULL, 0}};
     int option, rc;
@@ -257,7 +264,7 @@ static void say_eyeballs(const struct socks6_dial_result *result)
 static int dial(const struct connect_options *options, const struct socks6_proxy *proxy, struct socks6_slice early,
                 int *fd)
 {
-    struct socks6_dial_config config;
+    struct reach_config config = {.no_session = options->no_session != 0};
     const struct socks6_stack_option eyeballs = {
         .leg = SOCKS6_LEG_PROXY_REMOTE,
         .level = SOCKS6_LEVEL_IP,
@@ -267,16 +274,16 @@ static int dial(const struct connect_options *options, const struct socks6_proxy
     struct socks6_dial_result result;
     int status;
 
-    socks6_dial_config_init(&config);
-    config.proxy = proxy;
-    config.addr = options->destination;
-    config.family = options->family;
-    config.timeout_ms = options->timeout_ms < 0 ? 0 : (uint64_t)options->timeout_ms;
-    config.early = early;
-    config.stack = options->eyeballs != 0 ? &eyeballs : NULL;
-    config.stack_count = options->eyeballs != 0 ? 1 : 0;
-    config.trace = options->verbose ? trace : NULL;
-    status = socks6_dial(&config, &result);
+    socks6_dial_config_init(&config.dial);
+    config.dial.proxy = proxy;
+    config.dial.addr = options->destination;
+    config.dial.family = options->family;
+    config.dial.timeout_ms = options->timeout_ms < 0 ? 0 : (uint64_t)options->timeout_ms;
+    config.dial.early = early;
+    config.dial.stack = options->eyeballs != 0 ? &eyeballs : NULL;
+    config.dial.stack_count = options->eyeballs != 0 ? 1 : 0;
+    config.dial.trace = options->verbose ? trace : NULL;
+    status = reach(&config, &result);
     if (options->verbose && options->eyeballs != 0) {
         say_eyeballs(&result);
     }

@@ -15,6 +15,7 @@ struct connect_options {
     int shutdown_ms; /* -N: 0; --no-shutdown: -1; see struct pump_config */
     int early;       /* --early */
     int eyeballs;    /* --happy-eyeballs: enum socks6_availability; 0 = the option is not sent */
+    int no_session;  /* --no-session */
     int help;        /* --help: nothing else was looked at */
     struct socks6_addr destination;
 };

@@ -14,11 +14,12 @@ DEADLINE = 60
 class Peer:
     """Listens on a free port and runs `handler(sock)` for each connection in a thread. What a handler raises fails the test at stop()."""
 
-    def __init__(self, handler, host="127.0.0.1"):
+    def __init__(self, handler, host="127.0.0.1", port=0):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.listener = socket.socket(family)
-        self.listener.bind((host, 0))
-        self.listener.listen(16)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind((host, port))
+        self.listener.listen(128)
         self.host, self.port = self.listener.getsockname()[:2]
         self.handler = handler
         self.errors = []
@@ -207,10 +208,10 @@ def connect_upstream(host, port):
 class Proxy6(Peer):
     """Relays. Names that end in .test are this machine. `users`: name -> password, or None for everybody. Keeps the requests."""
 
-    def __init__(self, users=None, host="127.0.0.1"):
+    def __init__(self, users=None, host="127.0.0.1", port=0):
         self.users = users
         self.requests = []
-        super().__init__(self._converse, host)
+        super().__init__(self._converse, host, port)
 
     def _converse(self, sock):
         request = Request6(sock)
@@ -309,5 +310,102 @@ def client_environment(**variables):
     env["ASAN_OPTIONS"] = "exitcode=98:detect_leaks=1"
     env["UBSAN_OPTIONS"] = "halt_on_error=1:print_stacktrace=1:exitcode=97"
     env["LC_ALL"] = "C.UTF-8"
+    env["XDG_CACHE_HOME"] = "/dev/null"  # no cache, unless a test gives one
     env.update(variables)
     return env
+
+
+def option6(kind, data=b""):
+    return struct.pack("!HH", kind, 4 + len(data)) + data
+
+
+def auth6(failed, *options):
+    data = b"".join(options)
+    return struct.pack("!BBH", 6, int(failed), len(data)) + data
+
+
+SESSION_REQUEST, SESSION_ID, SESSION_UNTRUSTED, SESSION_OK, SESSION_INVALID = 5, 6, 7, 8, 9
+WINDOW_REQUEST, WINDOW, TOKEN, TOKEN_ACCEPTED, TOKEN_REJECTED = 11, 12, 13, 14, 15
+
+
+class SessionProxy6(Proxy6):
+    """
+    Proxy6 with sessions and tokens, kept as simply as can be: a token is good once. `window`: the size that is granted at
+    most, 0 = none. `untrusted`: sessions need the login each time. `id_in_reply`: the id comes in the Operation Reply.
+    """
+
+    def __init__(self, users=None, window=4096, untrusted=False, id_in_reply=False, wrap=None, port=0):
+        self.sessions = {}  # id -> {"base", "size", "spent"}
+        self.window, self.untrusted, self.id_in_reply, self.wrap = window, untrusted, id_in_reply, wrap
+        self.lock = threading.Lock()
+        self.acted, self.rejected, self.invalid = 0, 0, 0
+        super().__init__(users, port=port)
+
+    def forget(self):
+        with self.lock:
+            self.sessions.clear()
+
+    def _logged_in(self, request):
+        if self.users is None:
+            return True
+        user, password = request.credentials() or (None, None)
+        return user is not None and self.users.get(user) == password
+
+    def _answer(self, request):
+        """(whether to go on, the Authentication Reply, options of the Operation Reply)"""
+        options = dict(reversed(request.options))
+        session, answer, late = None, [], []
+        if SESSION_ID in options:
+            session = self.sessions.get(options[SESSION_ID])
+            if session is None:
+                self.invalid += 1
+                return False, auth6(True, option6(SESSION_INVALID)), []
+            answer.append(option6(SESSION_OK))
+            if self.untrusted and not self._logged_in(request):
+                return False, auth6(True), []
+        else:
+            if not self._logged_in(request):
+                return False, auth6(True), []
+            if SESSION_REQUEST in options:
+                key = os.urandom(16)
+                session = self.sessions[key] = {"base": random.getrandbits(32), "size": 0, "spent": set()}
+                (late if self.id_in_reply else answer).append(option6(SESSION_ID, key))
+        if session is not None and WINDOW_REQUEST in options and not session["size"]:
+            session["size"] = min(self.window, struct.unpack("!I", options[WINDOW_REQUEST])[0])
+        rejected = False
+        if session is not None and TOKEN in options:
+            token, = struct.unpack("!I", options[TOKEN])
+            inside = (token - session["base"]) % 2**32 < session["size"]
+            rejected = not inside or token in session["spent"]
+            answer.append(option6(TOKEN_REJECTED if rejected else TOKEN_ACCEPTED))
+            if not rejected:
+                session["spent"].add(token)
+                while session["base"] in session["spent"]:
+                    session["spent"].discard(session["base"])
+                    session["base"] = (session["base"] + 1) % 2**32
+        if session is not None and session["size"]:
+            answer.append(option6(WINDOW, struct.pack("!II", session["base"], session["size"])))
+        if session is not None and self.untrusted:
+            answer.append(option6(SESSION_UNTRUSTED))
+        self.rejected += rejected
+        return not rejected, auth6(rejected, *answer), late
+
+    def _converse(self, sock):
+        if self.wrap:
+            sock = self.wrap(sock)
+        request = Request6(sock)
+        with self.lock:
+            self.requests.append(request)
+            good, answer, late = self._answer(request)
+            self.acted += good
+        if not good:
+            sock.sendall(answer)
+            return
+        upstream, code = connect_upstream(request.host, request.port)
+        data = b"".join(late)
+        reply = reply6(code)
+        sock.sendall(answer + reply[:2] + struct.pack("!H", len(data)) + reply[4:] + data)
+        if upstream:
+            with upstream:
+                upstream.sendall(request.extra)
+                relay(sock, upstream)

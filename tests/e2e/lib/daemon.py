@@ -43,6 +43,7 @@ def environment(**changes):
     env["ASAN_OPTIONS"] = "abort_on_error=0:exitcode=98:detect_leaks=1:quarantine_size_mb=4:detect_stack_use_after_return=0"
     env["UBSAN_OPTIONS"] = "print_stacktrace=1:halt_on_error=1:exitcode=97"
     env["LC_ALL"] = "C.UTF-8"
+    env["XDG_CACHE_HOME"] = "/dev/null"  # the client's cache: none, unless a test gives one
     env.update({k: v for k, v in changes.items() if v is not None})
     return env
 
