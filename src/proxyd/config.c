@@ -12,6 +12,7 @@
 
 #include "io/sock.h"
 #include "proxyd/config_internal.h"
+#include "proxyd/token_window.h"
 
 #define ALL_PROTOCOLS (CONFIG_SOCKS4 | CONFIG_SOCKS5 | CONFIG_SOCKS6)
 
@@ -58,6 +59,7 @@ static void snapshot_free(struct config_snapshot *snapshot)
     free(snapshot->config.status.path);
     free(snapshot->config.listeners);
     config_dns_done(&snapshot->config.dns);
+    config_auth_done(&snapshot->config.auth);
     free(snapshot);
 }
 
@@ -93,7 +95,14 @@ static struct config_snapshot *snapshot_new(void)
         .connections = 0,
         .connections_per_client = CONFIG_PER_CLIENT_AUTO,
         .options = SOCKS6_OPTIONS_CAP_12,
+        .sessions = 65536,
+        .sessions_anonymous = 32768,
+        .sessions_per_user = 64,
+        .sessions_per_client = 1024,
+        .session_idle_ms = 3600000, /* 1 h */
+        .token_window = TOKEN_WINDOW_MAX,
     };
+    snapshot->config.auth.methods = CONFIG_AUTH_ANONYMOUS;
     snapshot->config.happy_eyeballs = (struct config_happy_eyeballs){
         .race = {.race = true,
                  .resolution_delay_ms = HAPPY_EYEBALLS_RESOLUTION_DELAY_MS,
@@ -121,15 +130,17 @@ static int check_open(const struct config_place *place, unsigned line, unsigned 
 {
     char shown[SOCKS6_ADDR_TEXT_MAX];
 
-    if (listener->open || sock_is_loopback(&listener->address) || !policy_is_open(config->policy)) {
+    if (listener->open || sock_is_loopback(&listener->address) || (config->auth.methods & CONFIG_AUTH_ANONYMOUS) == 0 ||
+        !policy_is_open(config->policy)) {
         return 0;
     }
     (void)socks6_addr_format(&listener->address, shown, sizeof shown);
-    return config_fail(place, line, column,
-                       "%s would be open to everybody: it is not a loopback address, and no rule limits who comes "
-                       "('from') or where to ('to'); listen on 127.0.0.1 or \"[::1]\" instead, add rules that do, or "
-                       "write 'open: true'%s if this is meant",
-                       shown, line == 0 ? " in a configuration file" : "");
+    return config_fail(
+        place, line, column,
+        "%s would be open to everybody: it is not a loopback address, nobody has to log in, and no rule "
+        "limits who comes ('from') or where to ('to'); listen on 127.0.0.1 or \"[::1]\" instead, ask for "
+        "passwords ('auth'), add rules that do, or write 'open: true'%s if this is meant",
+        shown, line == 0 ? " in a configuration file" : "");
 }
 
 /* The listeners of the file, with what `open` at the top adds. */

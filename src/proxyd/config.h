@@ -16,6 +16,7 @@
 #include "io/happy_eyeballs.h"
 #include "io/relay.h"
 #include "proxyd/policy.h"
+#include "proxyd/users.h"
 
 /* Which protocols a listener takes: bits. */
 enum config_protocol { CONFIG_SOCKS4 = 1, CONFIG_SOCKS5 = 2, CONFIG_SOCKS6 = 4 };
@@ -115,6 +116,13 @@ struct config_limits {
     /* Per client address (IPv6: per /64); 0 = no limit, or CONFIG_PER_CLIENT_AUTO, the default. */
     uint32_t connections_per_client;
     uint32_t options; /* bytes of options in a SOCKS 6 request; default 20480, the most */
+    /* SOCKS 6 sessions (store_memory.h): 0 = no cap, but for the total. */
+    uint32_t sessions;            /* in total; default 65536 */
+    uint32_t sessions_anonymous;  /* of these, without a user; default 32768 */
+    uint32_t sessions_per_user;   /* default 64 */
+    uint32_t sessions_per_client; /* by address (IPv6: per /64); default 1024 */
+    uint64_t session_idle_ms;     /* default 1 h */
+    uint32_t token_window;        /* the largest that is granted; 1 to TOKEN_WINDOW_MAX, the default */
 };
 
 /* How the addresses of a name are dialled. */
@@ -148,11 +156,22 @@ struct config_dns {
 #define CONFIG_DNS_IN_FLIGHT_MAX 65535u
 #define CONFIG_DNS_PER_SECOND_DEFAULT 1000u /* auto, for clients that are not on loopback */
 
+/* How clients may come in: bits. Without CONFIG_AUTH_ANONYMOUS everybody has to log in. */
+enum config_auth_method { CONFIG_AUTH_ANONYMOUS = 1, CONFIG_AUTH_PASSWORD = 2 };
+
+struct config_auth {
+    unsigned methods;          /* enum config_auth_method, at least one; default CONFIG_AUTH_ANONYMOUS */
+    char *users_path;          /* absolute; NULL = no users */
+    const struct users *users; /* the file as it was when the configuration was loaded; NULL = no users */
+    struct users_error remark; /* what is unwise about the file; empty = nothing */
+};
+
 struct config {
     struct config_listener *listeners;
     size_t listener_count;
     unsigned workers; /* 0 = one per processor */
     enum config_relay relay;
+    struct config_auth auth;
     struct config_limits limits;
     struct config_happy_eyeballs happy_eyeballs;
     struct config_dns dns;

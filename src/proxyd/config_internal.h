@@ -39,6 +39,14 @@ SOCKS6_MUST_CHECK int config_read_document(const struct config_place *place, con
 SOCKS6_MUST_CHECK int config_read_rules(const struct config_place *place, const struct yaml_node *node,
                                         struct policy *policy);
 
+/* The value of `auth:`; `auth` has the defaults before. Loads the users file. */
+SOCKS6_MUST_CHECK int config_read_auth(const struct config_place *place, const struct yaml_node *node,
+                                       struct config_auth *auth);
+void config_auth_done(struct config_auth *auth);
+void config_print_auth(const struct config_auth *auth, FILE *out);
+/* For config_notes(): what is unwise about the users, and users of rules who do not exist. */
+void config_auth_notes(const struct config *config, FILE *out);
+
 /* The value of `happy_eyeballs:`; `target` is the struct config_draft. */
 SOCKS6_MUST_CHECK int config_read_happy_eyeballs(const struct config_place *place, const struct yaml_node *value,
                                                  void *target);
@@ -91,6 +99,7 @@ extern const struct config_section config_sections[];
 extern const struct config_section config_rule_section;
 extern const struct config_section config_dns_section;
 extern const struct config_section config_happy_eyeballs_section;
+extern const struct config_section config_auth_section;
 extern const struct config_key config_log_keys[], config_access_keys[], config_status_keys[];
 #define CONFIG_LOG_KEY_COUNT 4
 #define CONFIG_ACCESS_KEY_COUNT 3
@@ -103,6 +112,7 @@ extern const char *const config_prefer_names[];   /* [enum destination_preferenc
 extern const char *const config_format_names[];   /* [enum config_log_format] */
 extern const char *const config_relay_names[];    /* [enum config_relay] */
 extern const char *const config_target_names[];   /* [enum config_log_target], without FILE */
+extern const char *const config_method_names[];   /* [i] is the bit 1 << i of enum config_auth_method */
 extern const char *const config_field_names[];    /* [enum config_log_field] */
 
 #endif

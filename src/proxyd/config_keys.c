@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "proxyd/config_internal.h"
+#include "proxyd/token_window.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
@@ -267,6 +268,48 @@ static int read_options(const struct config_place *place, const struct yaml_node
     return read_number(place, value, 4, SOCKS6_OPTIONS_CAP_12, NULL, 0, &limits->options);
 }
 
+static int read_sessions(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_limits *limits = target;
+
+    return read_number(place, value, 1, 10000000, NULL, 0, &limits->sessions);
+}
+
+static int read_sessions_anonymous(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_limits *limits = target;
+
+    return read_number(place, value, 1, 10000000, "none", 0, &limits->sessions_anonymous);
+}
+
+static int read_sessions_per_user(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_limits *limits = target;
+
+    return read_number(place, value, 1, 10000000, "none", 0, &limits->sessions_per_user);
+}
+
+static int read_sessions_per_client(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_limits *limits = target;
+
+    return read_number(place, value, 1, 10000000, "none", 0, &limits->sessions_per_client);
+}
+
+static int read_session_idle(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_limits *limits = target;
+
+    return read_time(place, value, true, &limits->session_idle_ms);
+}
+
+static int read_token_window(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_limits *limits = target;
+
+    return read_number(place, value, 1, TOKEN_WINDOW_MAX, NULL, 0, &limits->token_window);
+}
+
 static const struct config_key limits_keys[] = {
     {"handshake", read_handshake},
     {"connect", read_connect},
@@ -275,6 +318,12 @@ static const struct config_key limits_keys[] = {
     {"connections", read_connections},
     {"connections_per_client", read_connections_per_client},
     {"options", read_options},
+    {"sessions", read_sessions},
+    {"sessions_anonymous", read_sessions_anonymous},
+    {"sessions_per_user", read_sessions_per_user},
+    {"sessions_per_client", read_sessions_per_client},
+    {"session_idle", read_session_idle},
+    {"token_window", read_token_window},
 };
 
 static int read_limits(const struct config_place *place, const struct yaml_node *value, void *target)
@@ -282,6 +331,13 @@ static int read_limits(const struct config_place *place, const struct yaml_node 
     struct config_draft *draft = target;
 
     return read_mapping(place, value, limits_keys, COUNT(limits_keys), &draft->snapshot->config.limits);
+}
+
+static int read_auth(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct config_draft *draft = target;
+
+    return config_read_auth(place, value, &draft->snapshot->config.auth);
 }
 
 static int read_log(const struct config_place *place, const struct yaml_node *value, void *target)
@@ -301,6 +357,7 @@ static int read_status(const struct config_place *place, const struct yaml_node 
 static const struct config_key top_keys[] = {
     {"listeners", read_listeners},
     {"open", read_open},
+    {"auth", read_auth},
     {"workers", read_workers},
     {"relay", read_relay},
     {"outgoing", read_outgoing},

@@ -168,15 +168,7 @@ static void note_missing(void *user, const char *address, unsigned line, int err
 
 void config_notes(const struct config *config, FILE *out)
 {
-    const struct policy *policy = config->policy;
-
-    for (size_t i = 0; i < policy->count; i++) {
-        if (rule_has(&policy->rules[i], POLICY_USERS)) {
-            fprintf(out,
-                    "note: the rule at line %u matches nobody: there is no authentication, no client has a user name\n",
-                    policy->rules[i].line);
-        }
-    }
+    config_auth_notes(config, out);
     config_missing_outgoing(config, note_missing, out);
     note_paths(config, out);
 }
@@ -225,15 +217,16 @@ static void print_socket(const struct config_status *status, FILE *out)
     fputc('\n', out);
 }
 
-static void print_remarks(const struct policy *policy, FILE *out)
+static void print_remarks(const struct config *config, FILE *out)
 {
+    const struct policy *policy = config->policy;
     bool has_users = false;
 
     for (size_t i = 0; i < policy->count; i++) {
         has_users = has_users || rule_has(&policy->rules[i], POLICY_USERS);
     }
-    if (has_users) {
-        fputs("# Rules with 'users' match nobody: there is no authentication, every client is anonymous.\n", out);
+    if (has_users && config->auth.methods == CONFIG_AUTH_ANONYMOUS) {
+        fputs("# Rules with 'users' match nobody: nobody can log in, every client is anonymous.\n", out);
     }
     fprintf(out, "# What no rule matches is %s%s.\n", policy_default_allow(policy) ? "allowed" : "denied",
             policy->count == 0 ? "" : ", the opposite of the last rule");
@@ -277,6 +270,7 @@ void config_print(const struct config *config, FILE *out)
     for (size_t i = 0; i < policy->count; i++) {
         print_rule(&policy->rules[i], out);
     }
+    config_print_auth(&config->auth, out);
     fputs("limits:\n", out);
     config_print_time("handshake", limits->handshake_ms, out);
     config_print_time("connect", limits->connect_ms, out);
@@ -289,10 +283,16 @@ void config_print(const struct config *config, FILE *out)
         print_number("connections_per_client", limits->connections_per_client, "none", out);
     }
     print_number("options", limits->options, "0", out);
+    print_number("sessions", limits->sessions, "0", out);
+    print_number("sessions_anonymous", limits->sessions_anonymous, "none", out);
+    print_number("sessions_per_user", limits->sessions_per_user, "none", out);
+    print_number("sessions_per_client", limits->sessions_per_client, "none", out);
+    config_print_time("session_idle", limits->session_idle_ms, out);
+    print_number("token_window", limits->token_window, "0", out);
     print_happy_eyeballs(&config->happy_eyeballs, out);
     config_print_dns(&config->dns, out);
     print_log(&config->log, out);
     fputs("status:\n  socket: ", out);
     print_socket(&config->status, out);
-    print_remarks(policy, out);
+    print_remarks(config, out);
 }

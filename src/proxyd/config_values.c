@@ -354,19 +354,12 @@ static char *absolute_path(const char *here, const char *file, const char *text)
     return path;
 }
 
-int read_output_path(const struct config_place *place, const struct yaml_node *node, const char *words, char **out)
+int read_file_path(const struct config_place *place, const struct yaml_node *node, char **out)
 {
     char *here = NULL, *path;
 
     if (require_scalar(place, node, "a path") != 0) {
         return -1;
-    }
-    if (strchr(node->text, '/') == NULL) {
-        return config_fail(
-            place, node->line, node->column,
-            "%s is neither one of the words %s nor a path; write one of them, or './%.60s' for a file of "
-            "this name",
-            config_show(node->text), words, node->text);
     }
     if (node->text[strlen(node->text) - 1] == '/') {
         return config_fail(place, node->line, node->column, "%s is a directory; add the name of a file",
@@ -387,4 +380,19 @@ int read_output_path(const struct config_place *place, const struct yaml_node *n
     }
     *out = path;
     return 0;
+}
+
+int read_output_path(const struct config_place *place, const struct yaml_node *node, const char *words, char **out)
+{
+    if (require_scalar(place, node, "a path") != 0) {
+        return -1;
+    }
+    if (strchr(node->text, '/') == NULL) {
+        return config_fail(
+            place, node->line, node->column,
+            "%s is neither one of the words %s nor a path; write one of them, or './%.60s' for a file of "
+            "this name",
+            config_show(node->text), words, node->text);
+    }
+    return read_file_path(place, node, out);
 }

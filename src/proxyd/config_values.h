@@ -53,9 +53,11 @@ SOCKS6_MUST_CHECK int read_choice(const struct config_place *place, const struct
 /* The one of `names` (which ends in NULL) that `text` is most likely meant to be; -1 = none is near enough. */
 int nearest_name(const char *text, const char *const *names);
 
+/* The path of a file: absolute, to be freed. One that does not begin with '/' is relative to the configuration file. */
+SOCKS6_MUST_CHECK int read_file_path(const struct config_place *place, const struct yaml_node *node, char **out);
 /*
- * The path of a file: absolute, to be freed. One that does not begin with '/' is relative to the configuration file. It
- * has to have a '/' in it, so that a word with a slip is no file; `words` names those that may stand here instead.
+ * The same where words may stand too: the path has to have a '/' in it, so that a word with a slip is no file; `words`
+ * names those that may stand here instead.
  */
 SOCKS6_MUST_CHECK int read_output_path(const struct config_place *place, const struct yaml_node *node,
                                        const char *words, char **out);

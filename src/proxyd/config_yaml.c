@@ -80,6 +80,12 @@ int config_fail(const struct config_place *place, unsigned line, unsigned column
     return -1;
 }
 
+int config_fail_elsewhere(const struct config_place *place, const char *text)
+{
+    (void)copy_safe(place->error->text, sizeof place->error->text, text);
+    return -1;
+}
+
 const char *config_show(const char *text)
 {
     static _Thread_local char buffers[SHOW_BUFFERS][(size_t)SHOW_MAX * 4 + sizeof "'...'"];

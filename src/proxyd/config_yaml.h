@@ -46,6 +46,9 @@ struct config_place {
 __attribute__((format(printf, 4, 5))) int config_fail(const struct config_place *place, unsigned line, unsigned column,
                                                       const char *format, ...);
 
+/* An error in another file that belongs to the configuration; `text` says where it is. Returns -1. */
+int config_fail_elsewhere(const struct config_place *place, const char *text);
+
 /*
  * Foreign text for an error, in single quotes, cut if it is long, control characters escaped. Static buffers in turn:
  * good for one call of config_fail().

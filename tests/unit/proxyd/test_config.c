@@ -58,15 +58,18 @@ static void assert_error(const char *text, size_t len, const char *expected)
 #define QUOTE_IPV6 "YAML reads this IPv6 address as something else; put it in quotes: \"[::]:1080\", \"fe80::/10\""
 #define EMPTY_LIST "an empty list would match nothing; remove the key to match everything, or say what it is for"
 #define TOP_KEYS                                                                                                       \
-    "(keys here: listeners, open, workers, relay, outgoing, rules, limits, happy_eyeballs, dns, log, status, tfo, "    \
-    "tfo_without_token)"
-#define LIMIT_KEYS "(keys here: handshake, connect, idle, half_closed, connections, connections_per_client, options)"
+    "(keys here: listeners, open, auth, workers, relay, outgoing, rules, limits, happy_eyeballs, dns, log, status, "   \
+    "tfo, tfo_without_token)"
+#define LIMIT_KEYS                                                                                                     \
+    "(keys here: handshake, connect, idle, half_closed, connections, connections_per_client, options, sessions, "      \
+    "sessions_anonymous, sessions_per_user, sessions_per_client, session_idle, token_window)"
 #define NO_TIME "is not a time; write a number and a unit: 500ms, 10s, 5m, 24h, 7d"
 #define NO_HOST                                                                                                        \
     "is not a host name, an address or a network; write example.org, \"*.example.org\", 192.0.2.1 or 10.0.0.0/8"
 #define WOULD_BE_OPEN                                                                                                  \
-    " would be open to everybody: it is not a loopback address, and no rule limits who comes ('from') or where to "    \
-    "('to'); listen on 127.0.0.1 or \"[::1]\" instead, add rules that do, or write 'open: true'"
+    " would be open to everybody: it is not a loopback address, nobody has to log in, and no rule limits who comes "   \
+    "('from') or where to ('to'); listen on 127.0.0.1 or \"[::1]\" instead, ask for passwords ('auth'), add rules "    \
+    "that do, or write 'open: true'"
 
 struct error_case {
     const char *text;
@@ -139,7 +142,6 @@ static void test_key_errors_are_exact(void **state)
         {"limits:\n  half-closed: 1s\n", "f.yaml:2:3: unknown key 'half-closed'; write 'half_closed' " LIMIT_KEYS},
         {"limits: {conections: 5}\n", "f.yaml:1:10: unknown key 'conections'; write 'connections' " LIMIT_KEYS},
         {"tls: {}\n", "f.yaml:1:1: unknown key 'tls'; write 'dns' " TOP_KEYS},
-        {"auth: {}\n", "f.yaml:1:1: unknown key 'auth'; remove it " TOP_KEYS},
         {"log: {colour: true}\n",
          "f.yaml:1:7: unknown key 'colour'; remove it (keys here: level, format, output, access)"},
         {"<<: {}\n", "f.yaml:1:1: unknown key '<<'; remove it " TOP_KEYS},
@@ -1187,6 +1189,9 @@ static void test_printing_shows_defaults_and_what_no_rule_matches(void **state)
              "relay: auto\n"
              "outgoing: []\n"
              "rules: []\n"
+             "auth:\n"
+             "  methods: [anonymous]\n"
+             "  users: none\n"
              "limits:\n"
              "  handshake: 10s\n"
              "  connect: 30s\n"
@@ -1195,6 +1200,12 @@ static void test_printing_shows_defaults_and_what_no_rule_matches(void **state)
              "  connections: auto\n"
              "  connections_per_client: auto\n"
              "  options: 20480\n"
+             "  sessions: 65536\n"
+             "  sessions_anonymous: 32768\n"
+             "  sessions_per_user: 64\n"
+             "  sessions_per_client: 1024\n"
+             "  session_idle: 1h\n"
+             "  token_window: 4096\n"
              "happy_eyeballs:\n"
              "  resolution_delay: 50ms\n"
              "  attempt_delay: 250ms\n"
@@ -1238,7 +1249,7 @@ static void test_printing_shows_defaults_and_what_no_rule_matches(void **state)
         {"rules: [allow: {to: 10.0.0.0/8}]\n", "# What no rule matches is denied, the opposite of the last rule.\n"},
         {"rules: [deny: {to: 10.0.0.0/8}]\n", "# What no rule matches is allowed, the opposite of the last rule.\n"},
         {"rules: [deny: {users: x}]\n",
-         "# Rules with 'users' match nobody: there is no authentication, every client is anonymous.\n"},
+         "# Rules with 'users' match nobody: nobody can log in, every client is anonymous.\n"},
     };
 
     (void)state;
@@ -1263,8 +1274,8 @@ static void test_rules_that_match_nobody_get_a_note(void **state)
     assert_non_null(out);
     config_notes(config, out);
     assert_int_equal(fclose(out), 0);
-    assert_string_equal(
-        text, "note: the rule at line 3 matches nobody: there is no authentication, no client has a user name\n");
+    assert_string_equal(text,
+                        "note: the rule at line 3 matches nobody: nobody can log in, no client has a user name\n");
     free(text);
     config_release(config);
 }

@@ -17,7 +17,7 @@
 
 #include "proxyd/config_internal.h"
 
-#define KEYS_MAX 64
+#define KEYS_MAX 96
 #define WORD "abcdefghijklmnopqrstuvwxyz0123456789_"
 
 static char *read_file(const char *variable)
@@ -52,6 +52,9 @@ static size_t list_keys(char keys[KEYS_MAX][64])
     }
     for (size_t i = 0; i < config_happy_eyeballs_section.key_count; i++) {
         (void)snprintf(keys[count++], 64, "happy_eyeballs.%s", config_happy_eyeballs_section.keys[i].name);
+    }
+    for (size_t i = 0; i < config_auth_section.key_count; i++) {
+        (void)snprintf(keys[count++], 64, "auth.%s", config_auth_section.keys[i].name);
     }
     for (size_t i = 0; i < config_dns_section.key_count; i++) {
         (void)snprintf(keys[count++], 64, "dns.%s", config_dns_section.keys[i].name);

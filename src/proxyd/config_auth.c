@@ -1,0 +1,161 @@
+/*
+ * `auth:`: how clients may come in, and the users file, which is read with the configuration.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "proxyd/config_internal.h"
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+const char *const config_method_names[] = {"anonymous", "password", NULL};
+
+_Static_assert(CONFIG_AUTH_ANONYMOUS == 1u << 0 && CONFIG_AUTH_PASSWORD == 1u << 1, "method names");
+
+struct auth_draft {
+    struct config_auth *auth;
+    const struct yaml_node *methods, *users; /* NULL = not given */
+};
+
+static int read_method(const struct config_place *place, const struct yaml_node *item, void *target)
+{
+    unsigned *methods = target, index;
+
+    if (read_choice(place, item, config_method_names, "a way to come in", &index) != 0) {
+        return -1;
+    }
+    if ((*methods & 1u << index) != 0) {
+        return config_fail(place, item->line, item->column, "'%s' is in this list already; remove one of the two",
+                           item->text);
+    }
+    *methods |= 1u << index;
+    return 0;
+}
+
+static int read_methods(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct auth_draft *draft = target;
+    unsigned methods = 0;
+
+    if (read_each(place, value, "would let nobody in; write 'anonymous' if nobody has to log in", read_method,
+                  &methods) != 0) {
+        return -1;
+    }
+    draft->auth->methods = methods;
+    draft->methods = value;
+    return 0;
+}
+
+static int read_users(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct auth_draft *draft = target;
+
+    if (value->kind == YAML_SCALAR && strcmp(value->text, "none") == 0) {
+        return 0;
+    }
+    draft->users = value;
+    return read_file_path(place, value, &draft->auth->users_path);
+}
+
+static const struct config_key keys[] = {
+    {"methods", read_methods},
+    {"users", read_users},
+};
+
+const struct config_section config_auth_section = {"auth", keys, COUNT(keys)};
+
+/* The two keys have a meaning only together. */
+static int check_pair(const struct config_place *place, const struct auth_draft *draft)
+{
+    bool wants_password = (draft->auth->methods & CONFIG_AUTH_PASSWORD) != 0;
+
+    if (wants_password && draft->users == NULL) {
+        return config_fail(place, draft->methods->line, draft->methods->column,
+                           "'password' needs to know the users; add 'users: FILE' ('socks6 passwd' writes it)");
+    }
+    if (!wants_password && draft->users != NULL) {
+        return config_fail(place, draft->users->line, draft->users->column,
+                           "users cannot log in without 'password' among the methods; add 'methods: [password]', or "
+                           "remove the key");
+    }
+    return 0;
+}
+
+int config_read_auth(const struct config_place *place, const struct yaml_node *node, struct config_auth *auth)
+{
+    struct auth_draft draft = {.auth = auth};
+    struct users_error error;
+
+    if (read_mapping(place, node, keys, COUNT(keys), &draft) != 0 || check_pair(place, &draft) != 0) {
+        return -1;
+    }
+    if (auth->users_path == NULL) {
+        return 0;
+    }
+    if (users_load(auth->users_path, &auth->users, &error, &auth->remark) != 0) {
+        return config_fail_elsewhere(place, error.text); /* names file and line of the users file */
+    }
+    return 0;
+}
+
+void config_auth_done(struct config_auth *auth)
+{
+    free(auth->users_path);
+    users_release(auth->users);
+}
+
+void config_print_auth(const struct config_auth *auth, FILE *out)
+{
+    const char *separator = "";
+
+    fputs("auth:\n  methods: [", out);
+    for (unsigned i = 0; config_method_names[i] != NULL; i++) {
+        if ((auth->methods & 1u << i) != 0) {
+            fprintf(out, "%s%s", separator, config_method_names[i]);
+            separator = ", ";
+        }
+    }
+    fputs("]\n", out);
+    fputs("  users: ", out);
+    if (auth->users_path == NULL) {
+        fputs("none", out);
+    } else {
+        config_print_text(auth->users_path, out);
+    }
+    fputc('\n', out);
+}
+
+/* A rule may name users who do not exist yet; one that names nobody else is most likely a slip. */
+static void note_rule(const struct config_auth *auth, const struct policy_rule *rule, FILE *out)
+{
+    const struct nameset *named = &rule->shown[POLICY_USERS];
+
+    if (auth->users == NULL) {
+        fprintf(out, "note: the rule at line %u matches nobody: nobody can log in, no client has a user name\n",
+                rule->line);
+        return;
+    }
+    for (size_t i = 0; i < named->count; i++) {
+        const struct socks6_slice name = {(const uint8_t *)named->items[i], strlen(named->items[i])};
+
+        if (users_find(auth->users, name) == NULL) {
+            fprintf(out, "note: the rule at line %u names a user who is not in the users file: ", rule->line);
+            config_print_text(named->items[i], out);
+            fputc('\n', out);
+        }
+    }
+}
+
+void config_auth_notes(const struct config *config, FILE *out)
+{
+    const struct policy *policy = config->policy;
+
+    if (config->auth.remark.text[0] != '\0') {
+        fprintf(out, "note: %s\n", config->auth.remark.text);
+    }
+    for (size_t i = 0; i < policy->count; i++) {
+        if (rule_has(&policy->rules[i], POLICY_USERS)) {
+            note_rule(&config->auth, &policy->rules[i], out);
+        }
+    }
+}
