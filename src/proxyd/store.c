@@ -81,6 +81,11 @@ uint32_t store_session_count(const struct store *store)
     return store->backend->session_count(store);
 }
 
+uint64_t store_expired_count(const struct store *store)
+{
+    return store->backend->expired_count(store);
+}
+
 void store_free(struct store *store)
 {
     if (store != NULL) {

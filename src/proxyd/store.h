@@ -108,7 +108,8 @@ void store_cancel(struct store *store, struct store_query *query);
 
 /*
  * Ends all sessions of these users, whatever their realm: they were removed, or their password has changed. From any
- * thread; lasts until it is done, or until a remote back end was told. Names of 1 .. 255 bytes.
+ * thread; lasts until it is done, or until a remote back end was told. Names of 1 .. 255 bytes, bytewise ascending, as
+ * users_gone() gives them.
  */
 void store_drop_users(struct store *store, const struct socks6_slice *names, size_t count);
 
@@ -117,6 +118,8 @@ void store_expire(struct store *store, uint64_t now_ms);
 
 /* Sessions that this process knows to live, for statistics. From any thread. */
 uint32_t store_session_count(const struct store *store);
+/* How many it has ended for being idle. From any thread. */
+uint64_t store_expired_count(const struct store *store);
 
 /* No query may be open. Takes NULL. */
 void store_free(struct store *store);

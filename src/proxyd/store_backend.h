@@ -25,6 +25,7 @@ struct store_backend {
     void (*drop_users)(struct store *store, const struct socks6_slice *names, size_t count);
     void (*expire)(struct store *store, uint64_t now_ms);
     uint32_t (*session_count)(const struct store *store);
+    uint64_t (*expired_count)(const struct store *store);
     void (*free)(struct store *store);
 };
 

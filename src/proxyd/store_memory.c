@@ -59,6 +59,7 @@ struct memory {
     struct store store;
     struct siphash_key hash_key;
     _Atomic uint32_t total, anonymous;
+    _Atomic uint64_t expired;
     struct {
         _Atomic uint32_t total, per_user, per_client, anonymous, window_size;
         _Atomic uint64_t idle_ms;
@@ -215,6 +216,7 @@ static void expire(struct memory *memory, struct shard *shard, uint64_t now_ms)
     }
     while (idle_ms != 0 && shard->oldest != NULL && shard->now_ms - shard->oldest->used_ms >= idle_ms) {
         drop(memory, shard, shard->oldest);
+        (void)atomic_fetch_add_explicit(&memory->expired, 1, memory_order_relaxed);
     }
 }
 
@@ -454,11 +456,30 @@ static enum store_timing memory_ask(struct store *store, struct store_query *que
 
 /* --- all of them --- */
 
+static int compare_name(const struct session *session, struct socks6_slice name)
+{
+    size_t shorter = session->user_len < name.len ? session->user_len : name.len;
+    int order = memcmp(session->names, name.data, shorter);
+
+    return order != 0 ? order : (session->user_len > name.len) - (session->user_len < name.len);
+}
+
+/* `names` are in their order. */
 static bool is_named(const struct session *session, const struct socks6_slice *names, size_t count)
 {
-    for (size_t i = 0; i < count; i++) {
-        if (names[i].len == session->user_len && memcmp(names[i].data, session->names, names[i].len) == 0) {
+    size_t low = 0, high = count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = compare_name(session, names[middle]);
+
+        if (order == 0) {
             return true;
+        }
+        if (order < 0) {
+            high = middle;
+        } else {
+            low = middle + 1;
         }
     }
     return false;
@@ -501,6 +522,13 @@ static uint32_t memory_session_count(const struct store *store)
     return atomic_load_explicit(&memory->total, memory_order_relaxed);
 }
 
+static uint64_t memory_expired_count(const struct store *store)
+{
+    const struct memory *memory = (const struct memory *)(const void *)store;
+
+    return atomic_load_explicit(&memory->expired, memory_order_relaxed);
+}
+
 static void memory_free(struct store *store)
 {
     struct memory *memory = memory_of(store);
@@ -523,6 +551,7 @@ static const struct store_backend memory_backend = {
     .drop_users = memory_drop_users,
     .expire = memory_expire,
     .session_count = memory_session_count,
+    .expired_count = memory_expired_count,
     .free = memory_free,
 };
 

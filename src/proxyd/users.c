@@ -483,3 +483,10 @@ size_t users_gone(const struct users *before, const struct users *after, bool ch
     }
     return count;
 }
+
+bool users_agree(const struct users *before, const struct users *after, struct socks6_slice name)
+{
+    const struct user *was = users_find(before, name), *is = before == after ? was : users_find(after, name);
+
+    return was != NULL && is != NULL && is_same_hash(was, is);
+}

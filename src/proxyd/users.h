@@ -59,8 +59,10 @@ const struct user *users_at(const struct users *users, size_t index);
 
 /*
  * After a reload: fills `names` (room for users_count(before)) with the users of `before` whom `after` does not have, or,
- * with `changed`, has with another hash. How many there are; valid as long as `before`.
+ * with `changed`, has with another hash. How many there are, in the order of users_at(); valid as long as `before`.
  */
 size_t users_gone(const struct users *before, const struct users *after, bool changed, struct socks6_slice *names);
+/* Whether both have this user, with the same hash. */
+bool users_agree(const struct users *before, const struct users *after, struct socks6_slice name);
 
 #endif
