@@ -24,7 +24,7 @@ static struct policy_request request_for(const struct connect_job *job, const st
 {
     return (struct policy_request){
         .client = job->client,
-        .user = NULL,
+        .user = job->user,
         .command = SOCKS6_COMMAND_CONNECT,
         .name = job->addr.type == SOCKS6_ADDR_NAME ? job->addr.u.name : NULL,
         .addr = addr,

@@ -41,6 +41,7 @@ struct connect_job {
     const struct local_addrs *local;
     const struct config *config;
     const struct socks6_addr *client;
+    const char *user;                        /* NULL = anonymous */
     unsigned *source_turn;                   /* the worker's: which of several outgoing addresses is next */
     bool is_socks6;                          /* options can be answered */
     const struct socks6_stack_option *stack; /* of the request; valid until the outcome */

@@ -2,6 +2,7 @@
  * Life of a connection here:
  *
  *   HANDSHAKE   bytes -> door, until it has a request            limit: limits.handshake (one timer for all of it)
+ *               (while it looks up a password or a session, bytes are read up to a cap, as in CONNECTING)
  *   UNCONFIRMED a request that could be a replay waits until its client has ended the handshake below SOCKS; early data is
  *               read up to a cap                                  limit: the same timer
  *   CONNECTING  the command runs; early data is read up to a cap limit: limits.connect (the command's own)
@@ -20,6 +21,7 @@
 #include "proxyd/conn.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -42,6 +44,9 @@ void conn_free(struct conn *conn)
     cmd_dns_cancel(&conn->dns_job);
     loop_timer_cancel(worker->loop, &conn->timer);
     door_done(&conn->door);
+    if (conn->phase == CONN_HANDSHAKE && conn->pending != NULL) {
+        explicit_bzero(conn->pending, conn->pending_size); /* it may be a part of a password */
+    }
     free(conn->pending);
     slab_free(&worker->conns, conn);
 }
@@ -205,5 +210,20 @@ void conn_abort_all(struct worker *worker)
         struct conn *conn = next;
         next = slab_next(&worker->conns, conn);
         (void)conn_end(conn, "shut down");
+    }
+}
+
+void conn_abort_gone(struct worker *worker)
+{
+    struct conn *next = slab_next(&worker->conns, NULL);
+
+    while (next != NULL) {
+        struct conn *conn = next;
+        const struct identity *user = door_user(&conn->door);
+
+        next = slab_next(&worker->conns, conn);
+        if (user != NULL && user->is_gone) {
+            (void)conn_end(conn, "user removed");
+        }
     }
 }

@@ -24,5 +24,7 @@ void conn_open(struct worker *worker, const struct listener *listener, int fd, c
 void conn_drain_all(struct worker *worker);
 /* Ends all conversations of the worker at once. */
 void conn_abort_all(struct worker *worker);
+/* Ends the conversations of users who are gone (identity.h). */
+void conn_abort_gone(struct worker *worker);
 
 #endif

@@ -63,6 +63,7 @@ static enum conn_step start_connect(struct conn *conn, const struct door_request
     conn->job.local = worker->shared->local;
     conn->job.config = conn->config;
     conn->job.client = &conn->entry.client;
+    conn->job.user = conn->entry.user;
     conn->job.source_turn = &worker->source_turn;
     conn->job.is_socks6 = door_version(&conn->door) == SOCKS6_VERSION;
     conn->job.stack = request->stack;
@@ -119,6 +120,7 @@ static enum conn_step start_noop(struct conn *conn)
     /* NOOP has no destination; only a rule on who and on the command can speak of it. */
     const struct policy_request request = {
         .client = &conn->entry.client,
+        .user = conn->entry.user,
         .command = SOCKS6_COMMAND_NOOP,
         .name = "",
         .addr = &conn->entry.asked,
@@ -171,21 +173,14 @@ static enum conn_step start_command(struct conn *conn)
 
 /* ---- whose request may be a replay ---- */
 
-/* Whether the request spends a token, which it can do once: a replay of it never gets here. */
-static bool spends_token(const struct door_request *request)
-{
-    (void)request; /* the door keeps no sessions, and without one there is no token */
-    return false;
-}
-
 /*
  * Whether the client is there now. A SYN with a request in it can be sent again by anybody who has seen it, and the cookie
  * (draft-11, "TCP Fast Open on the Client-Proxy Leg") proves at the most that somebody at this address has met us. Whoever
- * has ended the handshake has read what we sent in it.
+ * has ended the handshake has read what we sent in it. A token can be spent once: a replay of its request never gets here.
  */
 static bool client_is_confirmed(const struct conn *conn)
 {
-    return !conn->is_in_handshake || conn->acts_without_token || spends_token(door_request(&conn->door));
+    return !conn->is_in_handshake || conn->acts_without_token || door_request(&conn->door)->token_spent;
 }
 
 /* False: the connection is gone. */
@@ -200,9 +195,11 @@ static bool look_at_handshake(struct conn *conn, bool *in_syn)
 enum conn_step conn_take_request(struct conn *conn)
 {
     const struct door_request *request = door_request(&conn->door);
+    const struct identity *user = door_user(&conn->door);
     bool in_syn = false;
 
     conn->entry.protocol = door_protocol(&conn->door);
+    conn->entry.user = user == NULL ? NULL : user->name;
     conn->entry.command = socks6_command_name(request->command);
     conn->entry.asked = request->addr;
     count_request(conn);

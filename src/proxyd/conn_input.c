@@ -53,6 +53,8 @@ void conn_pending_clear(struct conn *conn)
 
 /* ---- handshake ---- */
 
+static void on_answered(struct door *door);
+
 static enum conn_step refuse(struct conn *conn)
 {
     stats_add(&conn->worker->stats, STATS_handshake_errors, 1);
@@ -61,11 +63,12 @@ static enum conn_step refuse(struct conn *conn)
     return conn_start_lingering(conn);
 }
 
-/* Keeps what the door did not take; `bytes` may lie inside `pending`. */
+/* Keeps what the door did not take; `bytes` may lie inside `pending`. What it took may have been a password. */
 static bool keep_rest(struct conn *conn, const uint8_t *bytes, size_t len)
 {
     if (conn->pending_len != 0) {
         memmove(conn->pending, bytes, len);
+        explicit_bzero(conn->pending + len, conn->pending_len - len);
         conn->pending_len = len;
         return true;
     }
@@ -94,33 +97,64 @@ static bool keep_early(struct conn *conn, const uint8_t *bytes, size_t len)
     return true;
 }
 
-static enum conn_step feed(struct conn *conn, const uint8_t *bytes, size_t len)
+static bool open_door(struct conn *conn, uint8_t first_byte, uint64_t now_ms)
+{
+    const struct door_setup setup = {
+        .config = conn->config,
+        .auth = &conn->worker->auth,
+        .client = &conn->entry.client,
+        .listener = &conn->entry.listener,
+        .protocols = conn->protocols,
+        .answered = on_answered,
+    };
+
+    conn->has_door = true;
+    return door_init(&conn->door, &setup, first_byte, now_ms);
+}
+
+/* `bytes` are in the scratch buffer, or all that is pending. */
+static enum conn_step feed(struct conn *conn, uint8_t *bytes, size_t len)
 {
     uint64_t now_ms = loop_now_ms(conn->worker->loop);
     size_t used = 0;
 
-    if (!conn->has_door) {
-        conn->has_door = true;
-        if (!door_init(&conn->door, conn->config, conn->protocols, bytes[0], now_ms)) {
-            return conn_end(conn, "out of memory");
-        }
+    if (!conn->has_door && !open_door(conn, bytes[0], now_ms)) {
+        return conn_end(conn, "out of memory");
     }
     enum door_status status = door_input(&conn->door, bytes, len, now_ms, &used);
     bool is_kept = true;
     switch (status) {
     case DOOR_MORE:
+    case DOOR_WAIT:
         is_kept = keep_rest(conn, bytes + used, len - used);
         break;
     case DOOR_REQUEST:
         is_kept = keep_early(conn, bytes + used, len - used);
         break;
     case DOOR_CLOSED:
+        explicit_bzero(bytes, used);
         return refuse(conn);
+    }
+    if (bytes == conn->worker->scratch) {
+        explicit_bzero(bytes, used);
     }
     if (!is_kept) {
         return conn_end(conn, "out of memory");
     }
+    conn->door_waits = status == DOOR_WAIT;
     return status == DOOR_REQUEST ? conn_take_request(conn) : CONN_AGAIN; /* which flushes */
+}
+
+/* The door has its answer and may go on with what is pending, or without more. */
+static void on_answered(struct door *door)
+{
+    struct conn *conn = LOOP_OWNER(door, struct conn, door);
+
+    conn->door_waits = false;
+    if (conn->pending_len == 0) {
+        conn_pending_clear(conn); /* feed() tells by it where bytes lie */
+    }
+    (void)conn_run(conn, feed(conn, conn->pending_len == 0 ? conn->worker->scratch : conn->pending, conn->pending_len));
 }
 
 /* After a read of `len` into room for `size`: a short one has emptied the queue, unless more than bytes was reported. */
@@ -136,6 +170,9 @@ _Static_assert(WORKER_SCRATCH_LEN > UINT16_MAX, "one read takes whatever came wi
 /* One read into the scratch buffer, behind what is pending. */
 enum conn_step conn_handshake(struct conn *conn)
 {
+    if (conn->door_waits) {
+        return conn_read_early(conn);
+    }
     if (conn->has_door && conn_flush(conn) == CONN_GONE) {
         return CONN_GONE;
     }
@@ -169,7 +206,7 @@ enum conn_step conn_handshake(struct conn *conn)
     return feed(conn, conn->pending, conn->pending_len);
 }
 
-/* ---- while the command runs ---- */
+/* ---- while the door waits for an answer, and while the command runs ---- */
 
 enum conn_step conn_read_early(struct conn *conn)
 {

@@ -36,6 +36,7 @@ struct conn {
     bool server_is_parked; /* see loop_park() */
     bool client_eof;
     bool has_door;           /* there was a first byte */
+    bool door_waits;         /* CONN_HANDSHAKE: for an answer, not for the client */
     bool may_be_in_syn;      /* all that was read may have come with a SYN */
     bool is_in_handshake;    /* TCP's; known once there is a request */
     bool acts_without_token; /* the listener's */

@@ -98,7 +98,8 @@ static enum conn_step start_relaying(struct conn *conn)
         .early_taken = conn->early_taken,
     };
 
-    session_start(conn->relay, conn->worker, conn->config, conn->place, &start, &conn->entry, conn->accepted_ms);
+    session_start(conn->relay, conn->worker, conn->config, conn->place, &start, &conn->entry, conn->accepted_ms,
+                  door_take_user(&conn->door));
     conn_free(conn);
     return CONN_GONE;
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "io/sock.h"
+#include "proxyd/accounts.h"
 #include "proxyd/log.h"
 #include "proxyd/sockets.h"
 #include "proxyd/status.h"
@@ -123,7 +124,9 @@ static void log_counters(const struct daemon *daemon)
         stats_sum(sum, values);
     }
     stats_line(sum, line);
-    log_info("counters: log_lines_lost=%" PRIu64 "%s", log_lost(), line);
+    const struct store *store = accounts_store(daemon->shared.accounts);
+    log_info("counters: log_lines_lost=%" PRIu64 " sessions=%" PRIu32 " sessions_expired=%" PRIu64 "%s", log_lost(),
+             store_session_count(store), store_expired_count(store), line);
     log_dns_counters(daemon);
 }
 
@@ -158,6 +161,8 @@ static char *make_status(void *user, size_t *len)
         }
     }
     dns_resolver_count(daemon->shared.dns, add_dns_value, &dns);
+    const struct store *store = accounts_store(daemon->shared.accounts);
+    const struct users *users = accounts_users(daemon->shared.accounts);
     const struct status_facts facts = {
         .config_path = daemon->config_path,
         .config = daemon->config,
@@ -172,6 +177,9 @@ static char *make_status(void *user, size_t *len)
         .dns_count = dns.count,
         .connections_max = connections_max(daemon),
         .descriptors_max = daemon->descriptors,
+        .sessions = store_session_count(store),
+        .sessions_expired = store_expired_count(store),
+        .user_count = users == NULL ? 0 : users_count(users),
     };
     text = status_document(&facts, len);
     free(values);
@@ -256,6 +264,16 @@ static void reload_dns(struct daemon *daemon, const struct config *config)
     }
 }
 
+/* For accounts.h. */
+static void tell_users(void *user, struct accounts_change *change)
+{
+    struct daemon *daemon = user;
+
+    for (unsigned i = 0; i < daemon->worker_count; i++) {
+        worker_change_users(daemon->workers[i], &change->orders[i]);
+    }
+}
+
 static void warn_of_missing(void *user, const char *address, unsigned line, int error)
 {
     char where[32] = "";
@@ -271,18 +289,21 @@ static void warn_of_missing(void *user, const char *address, unsigned line, int 
 static int apply_config(struct daemon *daemon, const struct config *config, char *why, size_t why_size)
 {
     struct sockets *sockets = NULL;
+    struct accounts_change *change = NULL;
     struct socks6_addr *bound;
 
     if (sockets_open(config, daemon->config, daemon->worker_count, &sockets, why, why_size) != 0) {
         return -1;
     }
     bound = find_bound(daemon, config, sockets);
-    if (bound == NULL) {
+    if (bound == NULL || accounts_prepare(daemon->shared.accounts, config->auth.users, &change) != 0) {
         (void)snprintf(why, why_size, "out of memory");
         sockets_free(sockets);
+        free(bound);
         return -1;
     }
     if (apply_status(daemon, config, why, why_size) != 0) {
+        accounts_change_discard(change);
         sockets_free(sockets);
         free(bound);
         return -1;
@@ -291,6 +312,7 @@ static int apply_config(struct daemon *daemon, const struct config *config, char
     if (config->workers != daemon->config->workers) {
         log_warning("a change of `workers` takes effect at the next start");
     }
+    accounts_commit(daemon->shared.accounts, config, change); /* before anybody comes in by the new configuration */
     give_to_workers(daemon, config, sockets);
     reload_dns(daemon, config);
     sockets_free(sockets);
@@ -462,6 +484,9 @@ static int start_shared(struct daemon *daemon, const sigset_t *signals)
     if (err == 0) {
         err = local_addrs_new(daemon->loop, &shared->local);
     }
+    if (err == 0) {
+        err = accounts_new(daemon->loop, daemon->config, daemon->worker_count, tell_users, daemon, &shared->accounts);
+    }
     return err;
 }
 
@@ -473,6 +498,7 @@ static void free_all(struct daemon *daemon)
         }
     }
     free(daemon->workers);
+    accounts_free(daemon->shared.accounts);
     local_addrs_free(daemon->shared.local);
     dns_resolver_free(daemon->shared.dns);
     dns_limits_free(daemon->shared.dns_limits);

@@ -1,10 +1,12 @@
 /*
- * Two implementations behind one interface, told apart by `server`: the SOCKS 6 machine of the library, or struct legacy.
- *
- * The SOCKS 6 machine's questions that need no waiting are answered here: this daemon knows no users and keeps no
- * sessions, so nobody needs to authenticate, a session is never granted and none is ever found.
+ * Two implementations behind one interface, told apart by `server`: the SOCKS 6 machine of the library (door_socks6.c),
+ * or struct legacy. Both ask the same login.
  */
 #include "proxyd/door.h"
+
+#include <string.h>
+
+#include "proxyd/door_internal.h"
 
 static bool takes_legacy(unsigned protocols, uint8_t first_byte)
 {
@@ -18,96 +20,140 @@ static bool takes_legacy(unsigned protocols, uint8_t first_byte)
     }
 }
 
-bool door_init(struct door *door, const struct config *config, unsigned protocols, uint8_t first_byte, uint64_t now_ms)
+/* Whoever has to log in cannot by SOCKS 4, whose user id is no more than a claim. */
+static unsigned legacy_methods(const struct config *config)
 {
+    return ((config->auth.methods & CONFIG_AUTH_ANONYMOUS) != 0 ? LEGACY_ANONYMOUS : 0u) |
+           ((config->auth.methods & CONFIG_AUTH_PASSWORD) != 0 ? LEGACY_PASSWORD : 0u);
+}
+
+static void on_login(struct login *login, enum login_verdict verdict);
+
+bool door_init(struct door *door, const struct door_setup *setup, uint8_t first_byte, uint64_t now_ms)
+{
+    door->setup = *setup;
     door->why = "";
-    if (takes_legacy(protocols, first_byte)) {
+    door->login.auth = setup->auth;
+    door->login.done = on_login;
+    if (takes_legacy(setup->protocols, first_byte)) {
         door->version = first_byte;
-        legacy_init(&door->legacy, first_byte);
+        legacy_init(&door->legacy, first_byte, legacy_methods(setup->config));
         return true;
     }
-    if (first_byte == SOCKS6_VERSION && (protocols & CONFIG_SOCKS6) == 0) {
+    if (first_byte == SOCKS6_VERSION && (setup->protocols & CONFIG_SOCKS6) == 0) {
         door->legacy.out[door->legacy.out_len++] = SOCKS6_VERSION;
         door->closed = true;
         door->why = "SOCKS 6 is not enabled on this listener";
         return true;
     }
     door->version = first_byte == SOCKS6_VERSION ? SOCKS6_VERSION : 0;
-    struct socks6_server_config server_config;
-    socks6_server_config_init(&server_config);
-    server_config.options_cap = config->limits.options;
-    server_config.handshake_ms = 0; /* the connection has a timer of its own, for every version */
-    return socks6_server_new(&server_config, now_ms, &door->server) == 0;
+    return door_socks6_init(door, now_ms);
 }
 
 void door_done(struct door *door)
 {
+    if (door->setup.auth == NULL) {
+        return;
+    }
+    if (door->query_waits) {
+        store_cancel(door->setup.auth->store, &door->query);
+        door->query_waits = false;
+    }
+    login_cancel(&door->login);
+    identity_release(&door->setup.auth->identities, door->user);
+    door->user = NULL;
     socks6_server_free(door->server);
     door->server = NULL;
+    explicit_bzero(door->session_id, sizeof door->session_id);
+    explicit_bzero(&door->query.answer, sizeof door->query.answer);
 }
 
-static enum door_status close_door(struct door *door, const char *why)
+enum door_status door_close(struct door *door, const char *why)
 {
     door->closed = true;
     door->why = why;
     return DOOR_CLOSED;
 }
 
-/* Answers one event; DOOR_MORE: go on asking. */
-static enum door_status answer(struct door *door, const struct socks6_server_event *event)
+/* ---- logging in ---- */
+
+static void take_verdict(struct door *door, enum login_verdict verdict)
 {
-    int err = 0;
-    switch (event->type) {
-    case SOCKS6_SERVER_NONE:
-        break;
-    case SOCKS6_SERVER_SESSION_LOOKUP:
-    case SOCKS6_SERVER_SESSION_TEARDOWN:
-        err = socks6_server_session_done(door->server, 0, NULL);
-        break;
-    case SOCKS6_SERVER_AUTHENTICATE:
-        err = socks6_server_auth_done(door->server, SOCKS6_AUTH_SUCCESS);
-        break;
-    case SOCKS6_SERVER_SESSION_START:
-        err = socks6_server_session_started(door->server, NULL, 0);
-        break;
-    case SOCKS6_SERVER_WINDOW_REQUEST:
-        err = socks6_server_window_done(door->server, &(struct socks6_window){0});
-        break;
-    case SOCKS6_SERVER_TOKEN_SPEND:
-        err = socks6_server_token_done(door->server, 0, NULL);
-        break;
-    case SOCKS6_SERVER_REQUEST:
-        door->request.command = event->u.request.request->command;
-        door->request.addr = event->u.request.request->addr;
-        door->request.stack_count = event->u.request.request->stack_count;
-        for (size_t i = 0; i < door->request.stack_count; i++) {
-            door->request.stack[i] = event->u.request.request->stack[i];
-        }
-        door->request.initial_data = event->u.request.initial_data;
-        return DOOR_REQUEST;
-    case SOCKS6_SERVER_CLOSE:
-        return close_door(door, event->u.close.why);
+    if (verdict == LOGIN_GOOD) {
+        door->user = door->login.identity;
+        door->login.identity = NULL;
+    } else {
+        door->refused = login_why(verdict);
     }
-    return err == 0 ? DOOR_MORE : close_door(door, socks6_strerror(err));
+    if (door->server != NULL) {
+        door_socks6_logged_in(door, verdict == LOGIN_GOOD);
+        return;
+    }
+    legacy_auth_done(&door->legacy, verdict == LOGIN_GOOD);
+    if (verdict != LOGIN_GOOD) {
+        (void)door_close(door, door->refused);
+    }
 }
 
-static enum door_status input_socks6(struct door *door, const uint8_t *bytes, size_t len, uint64_t now_ms, size_t *used)
+static void on_login(struct login *login, enum login_verdict verdict)
+{
+    struct door *door = LOOP_OWNER(login, struct door, login);
+
+    door->waits = false;
+    take_verdict(door, verdict);
+    door->setup.answered(door);
+}
+
+enum door_status door_log_in(struct door *door, const struct socks6_credentials *credentials)
+{
+    enum login_verdict verdict;
+
+    if (!login_start(&door->login, door->setup.client, credentials, &verdict)) {
+        door->waits = true;
+        return DOOR_WAIT;
+    }
+    take_verdict(door, verdict);
+    return door->closed ? DOOR_CLOSED : DOOR_MORE;
+}
+
+/* ---- bytes ---- */
+
+static void take_legacy_request(struct door *door)
+{
+    door->request.command = door->legacy.command;
+    door->request.addr = door->legacy.addr;
+}
+
+static enum door_status refuse_legacy(struct door *door)
+{
+    if (door->legacy.needs_login) {
+        stats_add(door->setup.auth->stats, STATS_auth_missing, 1);
+    }
+    return door_close(door, door->legacy.why);
+}
+
+static enum door_status input_legacy(struct door *door, const uint8_t *bytes, size_t len, size_t *used)
 {
     for (;;) {
         size_t taken = 0;
-        if (socks6_server_input(door->server, bytes + *used, len - *used, now_ms, &taken) != 0) {
-            return close_door(door, "out of memory");
-        }
-        *used += taken;
+        enum legacy_status status = legacy_input(&door->legacy, bytes + *used, len - *used, &taken);
+        enum door_status logged_in;
 
-        struct socks6_server_event event;
-        socks6_server_next_event(door->server, &event);
-        if (event.type == SOCKS6_SERVER_NONE) {
+        *used += taken;
+        switch (status) {
+        case LEGACY_MORE:
             return DOOR_MORE;
-        }
-        enum door_status status = answer(door, &event);
-        if (status != DOOR_MORE) {
-            return status;
+        case LEGACY_CREDENTIALS:
+            logged_in = door_log_in(door, &door->legacy.credentials);
+            if (logged_in != DOOR_MORE) {
+                return logged_in;
+            }
+            break;
+        case LEGACY_REQUEST:
+            take_legacy_request(door);
+            return DOOR_REQUEST;
+        case LEGACY_REFUSED:
+            return refuse_legacy(door);
         }
     }
 }
@@ -118,16 +164,24 @@ enum door_status door_input(struct door *door, const uint8_t *bytes, size_t len,
     if (door->closed) {
         return DOOR_CLOSED;
     }
-    if (door->server != NULL) {
-        return input_socks6(door, bytes, len, now_ms, used);
+    if (door->waits) {
+        return DOOR_WAIT;
     }
-    enum legacy_status status = legacy_input(&door->legacy, bytes, len, used);
-    if (status == LEGACY_REQUEST) {
-        door->request.command = door->legacy.command;
-        door->request.addr = door->legacy.addr;
-        return DOOR_REQUEST;
-    }
-    return status == LEGACY_REFUSED ? close_door(door, door->legacy.why) : DOOR_MORE;
+    return door->server != NULL ? door_socks6_input(door, bytes, len, now_ms, used)
+                                : input_legacy(door, bytes, len, used);
+}
+
+struct identity *door_user(const struct door *door)
+{
+    return door->user;
+}
+
+struct identity *door_take_user(struct door *door)
+{
+    struct identity *user = door->user;
+
+    door->user = NULL;
+    return user;
 }
 
 const struct door_request *door_request(const struct door *door)

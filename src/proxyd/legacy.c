@@ -5,11 +5,13 @@
 
 #include "proxyd/reply_map.h"
 
-void legacy_init(struct legacy *legacy, uint8_t version)
+void legacy_init(struct legacy *legacy, uint8_t version, unsigned methods)
 {
     assert(version == 4 || version == 5);
+    assert((methods & (LEGACY_ANONYMOUS | LEGACY_PASSWORD)) != 0);
     memset(legacy, 0, sizeof *legacy);
     legacy->version = version;
+    legacy->methods = (uint8_t)methods;
     legacy->why = "";
 }
 
@@ -25,6 +27,12 @@ static enum legacy_status refuse(struct legacy *legacy, const char *why)
     legacy->why = why;
     legacy->done = 1;
     return LEGACY_REFUSED;
+}
+
+static enum legacy_status refuse_stranger(struct legacy *legacy, const char *why)
+{
+    legacy->needs_login = 1;
+    return refuse(legacy, why);
 }
 
 /* SOCKS 4 numbers CONNECT and BIND as SOCKS 5 and 6 do; what it does not have stays a number nobody has. */
@@ -75,10 +83,28 @@ static enum legacy_status input_socks4(struct legacy *legacy, const uint8_t *byt
         }
         taken += name_len + 1;
     }
+    if ((legacy->methods & LEGACY_ANONYMOUS) == 0) {
+        /* 92 and 93 speak of identd. */
+        legacy_reply(legacy, SOCKS6_REPLY_NOT_ALLOWED, NULL);
+        return refuse_stranger(legacy, "SOCKS 4 cannot log in");
+    }
     legacy->command = command_of(bytes[1]);
     legacy->done = 1;
     *used = taken;
     return LEGACY_REQUEST;
+}
+
+/* The method for this client; SOCKS6_METHOD_UNACCEPTABLE if it offers none that would do. */
+static uint8_t choose_method(const struct legacy *legacy, const uint8_t *offered, size_t count)
+{
+    if (count > 0 && (legacy->methods & LEGACY_PASSWORD) != 0 &&
+        memchr(offered, SOCKS6_METHOD_USERPASS, count) != NULL) {
+        return SOCKS6_METHOD_USERPASS;
+    }
+    if (count > 0 && (legacy->methods & LEGACY_ANONYMOUS) != 0 && memchr(offered, SOCKS6_METHOD_NONE, count) != NULL) {
+        return SOCKS6_METHOD_NONE;
+    }
+    return SOCKS6_METHOD_UNACCEPTABLE;
 }
 
 /* RFC 1928 section 3: version, count, methods. */
@@ -87,14 +113,53 @@ static enum legacy_status input_greeting(struct legacy *legacy, const uint8_t *b
     if (len < 2 || len < 2u + bytes[1]) {
         return LEGACY_MORE;
     }
+    uint8_t method = choose_method(legacy, bytes + 2, bytes[1]);
+
     *used = 2u + bytes[1];
-    legacy->greeted = 1;
-    if (bytes[1] == 0 || memchr(bytes + 2, SOCKS6_METHOD_NONE, bytes[1]) == NULL) {
-        put(legacy, (const uint8_t[]){5, SOCKS6_METHOD_UNACCEPTABLE}, 2);
-        return refuse(legacy, "no acceptable authentication method");
+    put(legacy, (const uint8_t[]){5, method}, 2);
+    if (method == SOCKS6_METHOD_UNACCEPTABLE) {
+        return refuse_stranger(legacy, "no acceptable authentication method");
     }
-    put(legacy, (const uint8_t[]){5, SOCKS6_METHOD_NONE}, 2);
+    legacy->stage = method == SOCKS6_METHOD_USERPASS ? LEGACY_LOGIN : LEGACY_ASKING;
     return LEGACY_MORE;
+}
+
+/* RFC 1929 section 2: version of the negotiation, 0 = success. */
+static void put_login_status(struct legacy *legacy, bool is_good)
+{
+    put(legacy, (const uint8_t[]){1, is_good ? 0 : 1}, 2);
+}
+
+/* RFC 1929 section 2: version of the negotiation, name with its length, password with its length. */
+static enum legacy_status input_login(struct legacy *legacy, const uint8_t *bytes, size_t len, size_t *used)
+{
+    if (len >= 1 && bytes[0] != 1) {
+        put_login_status(legacy, false);
+        return refuse(legacy, "malformed user name and password");
+    }
+    if (len >= 2 && bytes[1] == 0) {
+        put_login_status(legacy, false);
+        return refuse(legacy, "empty user name");
+    }
+    if (len < 2 || len < 3u + bytes[1] || len < 3u + bytes[1] + bytes[2 + bytes[1]]) {
+        return LEGACY_MORE;
+    }
+    const uint8_t *password = bytes + 2 + bytes[1];
+
+    legacy->credentials.username = (struct socks6_slice){bytes + 2, bytes[1]};
+    legacy->credentials.password = (struct socks6_slice){password + 1, password[0]};
+    legacy->stage = LEGACY_VERDICT;
+    *used = 3u + bytes[1] + password[0];
+    return LEGACY_CREDENTIALS;
+}
+
+void legacy_auth_done(struct legacy *legacy, bool is_good)
+{
+    assert(legacy->stage == LEGACY_VERDICT);
+    legacy->credentials = (struct socks6_credentials){0};
+    legacy->stage = LEGACY_ASKING;
+    legacy->done = !is_good;
+    put_login_status(legacy, is_good);
 }
 
 /* RFC 1928 section 4: version, command, reserved, address type, address, port. */
@@ -142,6 +207,21 @@ static enum legacy_status input_request(struct legacy *legacy, const uint8_t *by
     return LEGACY_REQUEST;
 }
 
+static enum legacy_status input_stage(struct legacy *legacy, const uint8_t *bytes, size_t len, size_t *used)
+{
+    switch ((enum legacy_stage)legacy->stage) {
+    case LEGACY_GREETING:
+        return input_greeting(legacy, bytes, len, used);
+    case LEGACY_LOGIN:
+        return input_login(legacy, bytes, len, used);
+    case LEGACY_VERDICT:
+        break; /* nothing is taken before it is there */
+    case LEGACY_ASKING:
+        return input_request(legacy, bytes, len, used);
+    }
+    return LEGACY_MORE;
+}
+
 enum legacy_status legacy_input(struct legacy *legacy, const uint8_t *bytes, size_t len, size_t *used)
 {
     *used = 0;
@@ -149,16 +229,16 @@ enum legacy_status legacy_input(struct legacy *legacy, const uint8_t *bytes, siz
     if (legacy->version == 4) {
         return input_socks4(legacy, bytes, len, used);
     }
-    if (!legacy->greeted) {
-        enum legacy_status status = input_greeting(legacy, bytes, len, used);
-        if (status != LEGACY_MORE || !legacy->greeted) {
+    for (;;) {
+        enum legacy_stage stage = (enum legacy_stage)legacy->stage;
+        size_t taken = 0;
+        enum legacy_status status = input_stage(legacy, bytes + *used, len - *used, &taken);
+
+        *used += taken;
+        if (status != LEGACY_MORE || legacy->stage == stage) {
             return status;
         }
     }
-    size_t more = 0;
-    enum legacy_status status = input_request(legacy, bytes + *used, len - *used, &more);
-    *used += more;
-    return status;
 }
 
 static void reply_socks4(struct legacy *legacy, enum socks6_reply_code code, const struct socks6_addr *bound)

@@ -31,6 +31,7 @@ struct session {
         struct asked *asked; /* after it; NULL = what was dialled */
     } u;
     const struct config *config; /* NULL before the start */
+    struct identity *user;       /* a reference; NULL = anonymous */
     uint64_t id : 48;
     uint64_t place : 16; /* of the listener: see listener.h */
     uint64_t accepted_ms : 48;
@@ -41,7 +42,7 @@ struct session {
     uint8_t protocol;
 };
 
-_Static_assert(sizeof(struct session) <= 72, "memory budget of an idle connection: with struct relay below 256 bytes");
+_Static_assert(sizeof(struct session) <= 80, "memory budget of an idle connection: with struct relay below 256 bytes");
 
 size_t session_record_len(void)
 {
@@ -110,7 +111,7 @@ static uint8_t pack_protocol(const char *name)
     return protocol;
 }
 
-static const char *reason_of(const struct relay_result *result)
+static const char *reason_of(const struct session *session, const struct relay_result *result)
 {
     bool is_client = result->side == RELAY_A;
     switch (result->end) {
@@ -127,7 +128,7 @@ static const char *reason_of(const struct relay_result *result)
     case ETIMEDOUT:
         return is_client ? "client timed out" : "server timed out";
     case ECONNABORTED:
-        return "shut down";
+        return session->user != NULL && session->user->is_gone ? "user removed" : "shut down";
     case ENOMEM:
     case ENOBUFS:
         return "out of memory";
@@ -143,8 +144,9 @@ static struct worker *worker_of(const struct relay *relay)
 
 /* What every connection has, once its descriptors are closed. */
 static void give_back(struct worker *worker, const struct config *config, uint16_t place,
-                      const struct socks6_addr *client)
+                      const struct socks6_addr *client, struct identity *user)
 {
+    identity_release(&worker->auth.identities, user);
     limits_release(worker->shared->limits, client);
     config_release(config);
     listener_place_release(worker, place);
@@ -159,6 +161,7 @@ static void write_entry(const struct worker *worker, const struct session *sessi
         .client = unpack_ip(session->client_type, session->client_ip, session->client_port),
         .listener = *listener_place(worker, session->place),
         .protocol = protocol_names[session->protocol],
+        .user = session->user == NULL ? NULL : session->user->name,
         .command = socks6_command_name(SOCKS6_COMMAND_CONNECT),
         .dialled = unpack_ip(session->dialled_type, session->dialled_ip, session->dialled_port),
         .reply = SOCKS6_REPLY_SUCCESS,
@@ -191,10 +194,10 @@ static void on_relay_done(struct relay *relay, const struct relay_result *result
         stats_add(stats, STATS_relay_idle, 1);
         break;
     }
-    write_entry(worker, session, reason_of(result), result);
+    write_entry(worker, session, reason_of(session, result), result);
     struct socks6_addr client = unpack_ip(session->client_type, session->client_ip, session->client_port);
     free(session->u.asked);
-    give_back(worker, session->config, session->place, &client);
+    give_back(worker, session->config, session->place, &client, session->user);
 }
 
 static void on_no_pipe(void *context)
@@ -236,7 +239,8 @@ static void log_failed_start(const struct worker *worker, const struct log_acces
 }
 
 void session_start(struct relay *relay, struct worker *worker, const struct config *config, uint16_t place,
-                   struct relay_start *start, const struct log_access *entry, uint64_t accepted_ms)
+                   struct relay_start *start, const struct log_access *entry, uint64_t accepted_ms,
+                   struct identity *user)
 {
     struct session *session = relay_record(relay);
     struct asked *asked;
@@ -248,6 +252,7 @@ void session_start(struct relay *relay, struct worker *worker, const struct conf
     } else {
         session->u.asked = asked;
         session->config = config;
+        session->user = user;
         session->id = entry->id & ((UINT64_C(1) << 48) - 1);
         session->place = place;
         session->accepted_ms = accepted_ms & ((UINT64_C(1) << 48) - 1);
@@ -268,7 +273,7 @@ void session_start(struct relay *relay, struct worker *worker, const struct conf
     if (err != 0) {
         stats_add(&worker->stats, STATS_closed, 1);
         log_failed_start(worker, entry, accepted_ms);
-        give_back(worker, config, place, &entry->client);
+        give_back(worker, config, place, &entry->client, user);
     }
 }
 
@@ -280,5 +285,20 @@ void session_abort_all(struct worker *worker)
         struct relay *relay = next;
         next = relay_next(worker->relays, relay, true);
         relay_abort(relay);
+    }
+}
+
+void session_abort_gone(struct worker *worker)
+{
+    struct relay *next = relay_next(worker->relays, NULL, true);
+
+    while (next != NULL) {
+        struct relay *relay = next;
+        const struct session *session = relay_record(relay);
+
+        next = relay_next(worker->relays, relay, true);
+        if (session->user != NULL && session->user->is_gone) {
+            relay_abort(relay);
+        }
     }
 }

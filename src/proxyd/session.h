@@ -12,6 +12,7 @@
 
 struct config;
 struct conn;
+struct identity;
 struct worker;
 
 /* Bytes that go with each relay. */
@@ -25,13 +26,17 @@ struct conn *session_conn(struct relay *relay);
 
 /*
  * Starts relaying: `start` but for its limits and its engine, which the configuration decides. Takes both descriptors,
- * the relay, a reference of `config`, one of the listener's place and the client's count in the limits, also on
- * failure. `entry` is what is known for the access line so far (copied); `accepted_ms` by the loop's clock.
+ * the relay, a reference of `config`, one of the listener's place, the client's count in the limits and the reference
+ * `user` (NULL = anonymous), also on failure. `entry` is what is known for the access line so far (copied); `accepted_ms`
+ * by the loop's clock.
  */
 void session_start(struct relay *relay, struct worker *worker, const struct config *config, uint16_t place,
-                   struct relay_start *start, const struct log_access *entry, uint64_t accepted_ms);
+                   struct relay_start *start, const struct log_access *entry, uint64_t accepted_ms,
+                   struct identity *user);
 
 /* Resets all relayed connections of the worker. */
 void session_abort_all(struct worker *worker);
+/* Resets those of users who are gone (identity.h). */
+void session_abort_gone(struct worker *worker);
 
 #endif

@@ -30,6 +30,18 @@
     X(requests_waited, COUNTER, NONE, "requests without a token that waited for the end of their client's handshake")  \
     X(handshake_errors, COUNTER, NONE, "conversations that ended before a request: malformed, wrong version, gone")    \
     X(handshake_timeouts, COUNTER, NONE, "conversations that took longer than limits.handshake")                       \
+    X(auth_ok, COUNTER, NONE, "log-ins with the right password")                                                       \
+    X(auth_failed, COUNTER, NONE, "log-ins with a wrong password or name")                                             \
+    X(auth_missing, COUNTER, NONE, "clients refused because they did not log in")                                      \
+    X(auth_backoff, COUNTER, NONE, "log-ins refused unseen: too many wrong ones from that address")                    \
+    X(auth_busy, COUNTER, NONE, "log-ins refused unseen: too many passwords to check, or no memory")                   \
+    X(sessions_started, COUNTER, NONE, "SOCKS 6 sessions granted")                                                     \
+    X(sessions_refused, COUNTER, NONE, "sessions not granted: a limit, or no memory")                                  \
+    X(sessions_resumed, COUNTER, NONE, "requests inside a session that there is")                                      \
+    X(sessions_invalid, COUNTER, NONE, "requests with the id of a session that there is not, or not here")             \
+    X(sessions_torn_down, COUNTER, NONE, "sessions ended by their client")                                             \
+    X(tokens_accepted, COUNTER, NONE, "idempotence tokens spent")                                                      \
+    X(tokens_rejected, COUNTER, NONE, "requests refused for their token: spent already, or outside of the window")     \
     X(denied, COUNTER, NONE, "requests denied by rules or protection")                                                 \
     X(connected, COUNTER, NONE, "outgoing connections made")                                                           \
     X(connect_failed, COUNTER, NONE, "requests whose destination could not be reached")                                \

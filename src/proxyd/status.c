@@ -76,6 +76,7 @@ void status_process(uint64_t uptime_ms, double out[STATUS_PROCESS_COUNT])
     out[STATUS_memory_bytes] = resident_bytes();
     out[STATUS_descriptors] = count_descriptors();
     out[STATUS_log_lines_lost] = (double)log_lost();
+    out[STATUS_sessions] = out[STATUS_sessions_expired] = 0;
 }
 
 /* ---- the document ---- */
@@ -120,11 +121,13 @@ static void put_values(const uint64_t values[STATS_COUNT], const char *indent, F
     fprintf(out, "%s}", indent);
 }
 
-static void put_process(uint64_t uptime_ms, FILE *out)
+static void put_process(const struct status_facts *facts, FILE *out)
 {
     double values[STATUS_PROCESS_COUNT];
 
-    status_process(uptime_ms, values);
+    status_process(facts->uptime_ms, values);
+    values[STATUS_sessions] = (double)facts->sessions;
+    values[STATUS_sessions_expired] = (double)facts->sessions_expired;
     fputs("  \"process\": {\n", out);
     for (unsigned i = 0; i < STATUS_PROCESS_COUNT; i++) {
         fprintf(out, "    \"%s\": %.*f%s\n", process_infos[i].name, process_infos[i].unit == STATS_SECONDS ? 3 : 0,
@@ -157,6 +160,12 @@ static void put_limits(const struct status_facts *facts, FILE *out)
     put_limit("idle_ms", limits->relay.idle_ms, out);
     put_limit("half_closed_ms", limits->relay.half_closed_ms, out);
     put_limit("options_bytes", limits->options, out);
+    put_limit("sessions", limits->sessions, out);
+    put_limit("sessions_anonymous", limits->sessions_anonymous, out);
+    put_limit("sessions_per_user", limits->sessions_per_user, out);
+    put_limit("sessions_per_client", limits->sessions_per_client, out);
+    put_limit("session_idle_ms", limits->session_idle_ms, out);
+    put_limit("token_window", limits->token_window, out);
     fprintf(out, "    \"descriptors\": %" PRIu32 "\n  },\n", facts->descriptors_max);
 }
 
@@ -174,6 +183,22 @@ static void put_listener(const struct config_listener *listener, const struct so
         }
     }
     fputs("]}", out);
+}
+
+/* Who may come in; for the users their number. */
+static void put_auth(const struct status_facts *facts, FILE *out)
+{
+    const struct config_auth *auth = &facts->config->auth;
+    const char *separator = "";
+
+    fputs("  \"auth\": {\"methods\": [", out);
+    for (unsigned i = 0; config_method_names[i] != NULL; i++) {
+        if ((auth->methods & 1u << i) != 0) {
+            fprintf(out, "%s\"%s\"", separator, config_method_names[i]);
+            separator = ", ";
+        }
+    }
+    fprintf(out, "], \"users\": %zu},\n", facts->user_count);
 }
 
 static void put_listeners(const struct status_facts *facts, FILE *out)
@@ -228,8 +253,9 @@ static void put_document(const struct status_facts *facts, FILE *out)
         put_text(facts->config_path, out);
     }
     fputs(",\n", out);
-    put_process(facts->uptime_ms, out);
+    put_process(facts, out);
     put_limits(facts, out);
+    put_auth(facts, out);
     put_listeners(facts, out);
     put_workers(facts, out);
     fputs("}\n", out);

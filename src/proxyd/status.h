@@ -18,7 +18,10 @@
     X(cpu_seconds, COUNTER, SECONDS, "processor time used")                                                            \
     X(memory_bytes, GAUGE, BYTES, "resident memory")                                                                   \
     X(descriptors, GAUGE, NONE, "open descriptors")                                                                    \
-    X(log_lines_lost, COUNTER, NONE, "lines of the log that its reader was too slow for, or that could not be written")
+    X(log_lines_lost, COUNTER, NONE,                                                                                   \
+      "lines of the log that its reader was too slow for, or that could not be written")                               \
+    X(sessions, GAUGE, NONE, "SOCKS 6 sessions that live now")                                                         \
+    X(sessions_expired, COUNTER, NONE, "sessions ended because nobody used them")
 
 enum status_process_value {
 #define STATUS_ENUM(name, type, unit, help) STATUS_##name,
@@ -46,12 +49,14 @@ struct status_facts {
     const struct status_value *dns;
     size_t dns_count;
     uint32_t connections_max, descriptors_max; /* in force */
+    uint64_t sessions, sessions_expired;
+    size_t user_count; /* users in force */
 };
 
 /* The document, ending in a newline; to be freed. NULL = no memory. */
 SOCKS6_MUST_CHECK char *status_document(const struct status_facts *facts, size_t *len);
 
-/* The process's values now, from /proc and getrusage(2); those that cannot be read are 0. */
+/* The process's values now, from /proc and getrusage(2); those that cannot be read are 0, and so are those of facts. */
 void status_process(uint64_t uptime_ms, double out[STATUS_PROCESS_COUNT]);
 const struct stats_info *status_process_info(enum status_process_value value);
 

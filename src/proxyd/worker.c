@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "proxyd/accounts.h"
 #include "proxyd/conn.h"
 #include "proxyd/dns_service.h"
 #include "proxyd/log.h"
@@ -117,6 +118,50 @@ static void on_order(struct loop_msg *msg)
     free(order);
 }
 
+/* ---- other users ---- */
+
+/* Marks those who are gone, for conn_abort_gone() and session_abort_gone(). Whether any of them is here. */
+static bool mark_gone(struct worker *worker, const struct accounts_change *change, bool is_gone)
+{
+    bool is_any = false;
+
+    for (size_t i = 0; i < change->removed_count; i++) {
+        struct identity *identity = identity_find(&worker->auth.identities, change->removed[i]);
+
+        if (identity != NULL) {
+            identity->is_gone = is_gone;
+            is_any = true;
+        }
+    }
+    return is_any;
+}
+
+static void on_users_changed(struct loop_msg *msg)
+{
+    struct accounts_order *order = LOOP_OWNER(msg, struct accounts_order, msg);
+    struct accounts_change *change = order->change;
+    struct worker *worker = order->worker;
+
+    users_release(worker->auth.users);
+    worker->auth.users = change->after == NULL ? NULL : users_retain(change->after);
+    if (mark_gone(worker, change, true)) {
+        conn_abort_gone(worker);
+        session_abort_gone(worker);
+        /* A name that somebody is just trying is still there; it may become that of a user again. */
+        (void)mark_gone(worker, change, false);
+    }
+    accounts_change_release(change);
+}
+
+void worker_change_users(struct worker *worker, struct accounts_order *order)
+{
+    order->msg.run = on_users_changed;
+    order->worker = worker;
+    loop_post(worker->loop, &order->msg);
+}
+
+/* ---- from the main thread ---- */
+
 int worker_reload(struct worker *worker, const struct config *config, const int *fds)
 {
     struct worker_order *order = calloc(1, sizeof *order + config->listener_count * sizeof fds[0]);
@@ -195,6 +240,20 @@ static int make_drain_orders(struct worker *worker)
     return 0;
 }
 
+static int init_auth(struct worker *worker)
+{
+    const struct accounts *accounts = worker->shared->accounts;
+    const struct users *users = accounts_users(accounts);
+    struct auth *auth = &worker->auth;
+
+    auth->loop = worker->loop;
+    auth->stats = &worker->stats;
+    auth->passwords = accounts_passwords(accounts);
+    auth->store = accounts_store(accounts);
+    auth->users = users == NULL ? NULL : users_retain(users);
+    return identities_init(&auth->identities);
+}
+
 static int worker_init(struct worker *worker)
 {
     int err = make_drain_orders(worker);
@@ -202,6 +261,9 @@ static int worker_init(struct worker *worker)
     if (err == 0) {
         worker->scratch = malloc(WORKER_SCRATCH_LEN);
         err = worker->scratch == NULL ? -ENOMEM : loop_new(&worker->loop);
+    }
+    if (err == 0) {
+        err = init_auth(worker);
     }
     if (err == 0) {
         err = dns_client_new(worker->shared->dns, worker->loop, &worker->dns);
@@ -268,6 +330,8 @@ void worker_free(struct worker *worker)
     dns_client_free(worker->dns);
     dns_service_shared_free(worker->dns_shared);
     loop_free(worker->loop); /* which delivers orders that nobody has seen yet */
+    users_release(worker->auth.users);
+    identities_done(&worker->auth.identities);
     free(worker->places);
     config_release(worker->config);
     free(worker->scratch);

@@ -13,6 +13,7 @@
 #include "io/loop.h"
 #include "io/relay.h"
 #include "io/slab.h"
+#include "proxyd/auth.h"
 #include "proxyd/config.h"
 #include "proxyd/dns_limits.h"
 #include "proxyd/egress.h"
@@ -22,6 +23,9 @@
 #include "proxyd/stats.h"
 #include "proxyd/winners.h"
 
+struct accounts;
+struct accounts_order;
+
 /* What all workers share; outlives them. */
 struct shared {
     struct loop *main_loop;
@@ -30,6 +34,7 @@ struct shared {
     struct limits *limits;
     struct dns_limits *dns_limits;
     struct local_addrs *local;
+    struct accounts *accounts;
     uint32_t connections_auto; /* limits.connections when it is 0: what the descriptor limit allows */
     _Atomic uint64_t next_id;
     struct egress_notices egress;
@@ -46,7 +51,8 @@ struct worker {
     struct dns_service_shared *dns_shared;
     unsigned source_turn;        /* of outgoing addresses: whose turn it is */
     const struct config *config; /* in force for new connections */
-    struct listener *listeners;  /* list */
+    struct auth auth;
+    struct listener *listeners; /* list */
     struct listener_place *places;
     size_t place_count;
     struct slab conns;         /* conversations not yet relayed, or lingering */
@@ -71,6 +77,8 @@ void worker_free(struct worker *worker);
 
 /* From the main thread. `fds`: one per listener of the new configuration, -1 where the worker has that address open; taken. 0 or -ENOMEM (nothing taken). */
 SOCKS6_MUST_CHECK int worker_reload(struct worker *worker, const struct config *config, const int *fds);
+/* From the main thread: other users are in force. `order` is this worker's (accounts.h). Allocation-free. */
+void worker_change_users(struct worker *worker, struct accounts_order *order);
 /* Stops listening; the thread ends with its last connection. `now`: resets them instead of waiting. Allocation-free. */
 void worker_drain(struct worker *worker, bool now);
 

@@ -364,13 +364,6 @@ def test_credentials_are_not_needed_and_do_no_harm(proxy, echo, options):
         assert sock.recv(1) == b"x"
 
 
-def test_a_session_is_not_granted_and_the_request_goes_on(proxy, echo):
-    tunnel = socks6_dial(proxy.addr, *echo.addr, options=s6.session_request() + s6.window_request(64), early=b"x")
-    with tunnel as sock:
-        assert tunnel.ok and tunnel.reply.auth.options == [] and tunnel.reply.options == []
-        assert sock.recv(1) == b"x"
-
-
 @pytest.mark.parametrize("options", [
     s6.session_id(b"0123456789abcdef"), s6.session_id(b"0123"), s6.session_id(b"0123456789abcdef") + s6.session_teardown(),
     s6.session_id(b"x" * 1024), s6.session_id(b"0123456789abcdef") + s6.expenditure(1)])
