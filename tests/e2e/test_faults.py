@@ -5,19 +5,23 @@ daemon must live, answer the next connection, and keep neither descriptors nor m
 
 import contextlib
 import errno
+import itertools
 import os
 import socket
+import struct
 import threading
 
 import pytest
 
 from lib import socks6 as s6
-from lib.clients import expect_code, noop6, socks4_dial, socks5_dial, socks6_dial
+from lib.clients import Tunnel, closed_on_error, expect_code, noop6, socks4_dial, socks5_dial, socks6_dial
 from lib.daemon import Daemon, base_config, faults_binary
 from lib.faults import Faults
 from lib.net import dial, pattern, recv_exact, recv_until_end, wait_until
+from lib.users import Users
 
 NTH_MAX = 500  # no scenario makes nearly as many calls of one kind
+LOGINS = 20000
 HANG = 8  # seconds, well above the daemon's limits: whoever waits longer has been forgotten
 
 
@@ -27,10 +31,28 @@ def faulty(tmp_path_factory):
     if not os.access(faults_binary(), os.X_OK):
         pytest.fail(f"{faults_binary()} is not built")
     faults = Faults(tmp_path_factory.mktemp("faults") / "control")
-    config = base_config(("127.0.0.1:0",), workers=1, limits={"handshake": "2s", "connect": "2s"})
+    users = Users(tmp_path_factory.mktemp("users"), u="secret")
+    with open(users.path, encoding="ascii") as file:
+        line = file.read().strip()
+    # Each logs in once, so that no password is known already.
+    with open(users.path, "a", encoding="ascii") as file:
+        file.write("".join(f"u{number}{line[1:]}\n" for number in range(LOGINS)))
+    config = base_config(("127.0.0.1:0",), workers=1, auth=users.auth("password", "anonymous"),
+                         limits={"handshake": "2s", "connect": "2s", "sessions_per_client": "none"})
     with Daemon(config, binary=faults_binary(), env={"SOCKS6_FAULTS": faults.path}) as one:
+        one.logins = itertools.cycle(b"u%d" % number for number in range(LOGINS))
+        one.session, one.tokens = session_with_tokens(one)
         yield one, faults
         faults.disarm()
+
+
+def session_with_tokens(proxy):
+    """The id of a session, and its tokens one by one."""
+    with contextlib.closing(dial(proxy.addr)) as sock:
+        sock.sendall(s6.noop(s6.session_request() + s6.window_request(4096)))
+        auth = s6.read_auth_reply(sock)
+        base, = struct.unpack_from("!I", auth.get(s6.WINDOW))
+        return auth.get(s6.SESSION_ID), itertools.count(base)
 
 
 def by_address(proxy, echo):
@@ -49,12 +71,36 @@ def by_socks4(proxy, echo):
     return socks4_dial(proxy.addr, *echo.addr, early=b"hello", timeout=HANG)
 
 
+def by_password(proxy, echo):
+    options = s6.userpass(next(proxy.logins), b"secret") + s6.session_request() + s6.window_request(64)
+    return socks6_dial(proxy.addr, *echo.addr, early=b"hello", timeout=HANG, options=options)
+
+
+def by_socks5_password(proxy, echo):
+    """In one piece, so that everything behind the password waits for it."""
+    sock = dial(proxy.addr, HANG)
+    with closed_on_error(sock):
+        sock.sendall(s6.socks5_greeting((2,)) + s6.rfc1929(next(proxy.logins), b"secret") + s6.socks5_request(*echo.addr)
+                     + b"hello")
+        if s6.read_socks5_method(sock) != 2:
+            raise s6.ProtocolError("method 2 was not selected")
+        if s6.Reader(sock).read(2) != b"\1\0":
+            return Tunnel(sock, None, None)
+        reply = s6.read_socks5_reply(sock)
+        return Tunnel(sock, reply, reply.code)
+
+
+def in_a_session(proxy, echo):
+    options = s6.session_id(proxy.session) + s6.expenditure(next(proxy.tokens) & 0xffffffff)
+    return socks6_dial(proxy.addr, *echo.addr, early=b"hello", timeout=HANG, options=options)
+
+
 def refused(proxy, echo):
     del echo
     return socks6_dial(proxy.addr, "224.0.0.1", 80, early=b"hello", timeout=HANG)
 
 
-SCENARIOS = [by_address, by_name, by_socks5, by_socks4, refused]
+SCENARIOS = [by_address, by_name, by_socks5, by_socks4, by_password, by_socks5_password, in_a_session, refused]
 
 # What the call can really answer; which one should make no difference to safety.
 CASES = [("malloc", errno.ENOMEM), ("calloc", errno.ENOMEM), ("realloc", errno.ENOMEM), ("accept4", errno.EMFILE),
