@@ -31,7 +31,7 @@ _socks6()
     case $prev in
     -x | --proxy)
         # A colon ends a word for bash unless it is taken out of COMP_WORDBREAKS: only the first part is completed.
-        mapfile -t COMPREPLY < <(compgen -W 'socks6:// socks5h://' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'socks6:// socks6s:// socks5h://' -- "$cur")
         compopt -o nospace 2>/dev/null
         return
         ;;
@@ -92,7 +92,7 @@ _socks6()
         ;;
     connect)
         if [[ $cur == -* ]]; then
-            mapfile -t COMPREPLY < <(compgen -W "$common -4 -6 -N -q -v -w --early --happy-eyeballs --happy-eyeballs=off --no-session --no-shutdown" -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W "$common -4 -6 -N -q -v -w --early --happy-eyeballs --happy-eyeballs=off --no-early-data --no-session --no-shutdown" -- "$cur")
         elif ((positional == 0)); then
             mapfile -t COMPREPLY < <(compgen -A hostname -- "$cur")
         elif ((positional == 1)); then
@@ -115,7 +115,7 @@ _socks6()
         if [[ $cur == -* ]]; then
             mapfile -t COMPREPLY < <(compgen -W "$common -4 -6 -v --dns-name --json --target --timeout" -- "$cur")
         elif ((positional == 0)); then
-            mapfile -t COMPREPLY < <(compgen -A hostname -W 'socks6:// socks5h://' -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -A hostname -W 'socks6:// socks6s:// socks5h://' -- "$cur")
         fi
         ;;
     esac

@@ -7,7 +7,7 @@ _socks6() {
     local -a common
 
     common=(
-        '(-x --proxy)'{-x,--proxy}'[the proxy]:URL:(socks6\:// socks5h\://)'
+        '(-x --proxy)'{-x,--proxy}'[the proxy]:URL:(socks6\:// socks6s\:// socks5h\://)'
         '--proxy-user[user name at the proxy]:name:'
         '--password-file[file with the password]:file:_files'
         '(- *)'{-h,--help}'[show the help]'
@@ -22,6 +22,7 @@ _socks6() {
         _arguments -s $common \
             '(-6)-4[reach the proxy over IPv4 only]' \
             '(-4)-6[reach the proxy over IPv6 only]' \
+            '--no-early-data[send nothing before the TLS handshake is over]' \
             '--no-session[use and keep nothing of the cache file]' \
             '--no-shutdown[never close our side of the connection]' \
             '--early[send the first bytes of standard input with the request]' \

@@ -2,7 +2,7 @@
  * A small dialing layer: a connected socket through a proxy, blocking or not. The only part of libsocks6 that does I/O.
  *
  * One dial is one connection to the proxy. After success the descriptor is an ordinary connected TCP socket on which
- * the application's bytes start: nothing has been read beyond the proxy's reply.
+ * the application's bytes start: nothing has been read beyond the proxy's reply. With a layer (TLS) they start in that.
  */
 #ifndef SOCKS6_DIAL_H
 #define SOCKS6_DIAL_H
@@ -15,18 +15,29 @@ extern "C" {
 
 /* Proxy URL schemes. */
 enum socks6_scheme {
-    SOCKS6_SCHEME_SOCKS6, /* socks6://  */
+    SOCKS6_SCHEME_SOCKS6, /* socks6://, and socks6s:// with is_tls */
     SOCKS6_SCHEME_SOCKS5H /* socks5h:// SOCKS 5, names resolved by the proxy */
 };
 
-/* A proxy URL taken apart: socks6://[user[:password]@]host[:port][?draft=8|11|12] */
+/* The longest path of a file in a proxy URL. */
+#define SOCKS6_PATH_MAX 511u
+
+/*
+ * A proxy URL taken apart: socks6://[user[:password]@]host[:port][?draft=8|11|12], and socks6s:// with the parameters ca,
+ * cert, key and tls.
+ */
 struct socks6_proxy {
     enum socks6_scheme scheme;
-    struct socks6_addr addr; /* host and port; default port 1080 */
+    int is_tls;              /* socks6s://: SOCKS over TLS */
+    struct socks6_addr addr; /* host and port; default port 1080, with TLS 1443 */
     int has_credentials;
     char username[SOCKS6_USERNAME_MAX + 1]; /* percent-decoded, ends in NUL */
     char password[SOCKS6_PASSWORD_MAX + 1];
     enum socks6_draft draft;
+    char ca[SOCKS6_PATH_MAX + 1];          /* TLS: certificates of authorities (PEM); empty = the system's */
+    char certificate[SOCKS6_PATH_MAX + 1]; /* ours, and those between it and the authority; empty = none */
+    char key[SOCKS6_PATH_MAX + 1];         /* its key; empty = in the same file */
+    int tls_1_2;                           /* TLS 1.2 is good enough */
 };
 
 /*
@@ -45,6 +56,33 @@ enum socks6_dial_status {
     SOCKS6_DIAL_TIMED_OUT,     /* the deadline given passed */
     SOCKS6_DIAL_INVALID,       /* an argument out of its range */
     SOCKS6_DIAL_NOMEM
+};
+
+/*
+ * What lies between the conversation and the socket: TLS. The library has none; a program that links a TLS library supplies
+ * it, without I/O: the dial moves the bytes between the layer and the socket. After success the layer goes on with the
+ * socket, and may hold bytes that came behind the reply.
+ */
+struct socks6_dial_layer {
+    void *user;
+    /* Takes bytes to send: all of both parts or none before it is open, then as much as it likes. How many it took. */
+    size_t (*write)(void *user, struct socks6_slice first, struct socks6_slice second);
+    /* What is to be sent through the socket, from the first write() on; valid until the next call. */
+    struct socks6_slice (*output)(void *user);
+    void (*output_sent)(void *user, size_t len);
+    /* Takes all of what came through the socket; an empty slice is its end. */
+    void (*input)(void *user, struct socks6_slice bytes);
+    /* Looks at what has come for the conversation without taking it: the length, 0 = nothing now. Then takes `len` of it. */
+    size_t (*peek)(void *user, uint8_t *buf, size_t size);
+    void (*discard)(void *user, size_t len);
+    /* The peer has ended its side properly. */
+    int (*is_ended)(void *user);
+    /* Why it has failed, as a sentence without full stop; NULL = it has not. */
+    const char *(*error)(void *user);
+    /* How many round trips it took to open, beyond the others; 1 is usual, 0 with early data. */
+    unsigned (*round_trips)(void *user);
+    /* For trace(): "TLSv1.3, resumed". */
+    void (*describe)(void *user, char *out, size_t size);
 };
 
 /* Fill with socks6_dial_config_init(). Pointers are borrowed until the dial is freed. */
@@ -74,6 +112,7 @@ struct socks6_dial_config {
     /* What the proxy says of the session, for socks6_session_learn(); also before a failure. Once or twice; may be NULL. */
     void (*on_session)(void *user, const struct socks6_client_session *reply);
     void *on_session_user;
+    const struct socks6_dial_layer *layer; /* needed if the proxy is_tls; else NULL */
     /* Called with one sentence per step ("connected to 192.0.2.1:1080"), for -v. May be NULL. */
     void (*trace)(void *user, const char *what);
     void *trace_user;

@@ -10,6 +10,10 @@
  * looked at (MSG_PEEK) and then taken as far as the conversation used it, so that application data right behind the
  * reply stays in the socket. Reading comes before writing, and both go on side by side, so that a proxy that refuses in the
  * middle of much early data is heard.
+ *
+ * With a layer (TLS) there is one more room between both: what the conversation has to say goes into the layer as soon as
+ * that takes it, and what comes out of it goes into the socket. Everything is read from the socket then; what lies behind the
+ * reply stays in the layer.
  */
 #include <socks6/dial.h>
 
@@ -45,6 +49,8 @@ struct socks6_dial {
     size_t target_next;  /* the one to try after the running attempt */
     size_t request_left; /* bytes of the first message that are not sent yet */
     size_t early_sent;
+    int is_layer_started; /* its first write() has been called */
+    int is_layer_open;    /* the conversation's first bytes have come through it */
 };
 
 void socks6_dial_config_init(struct socks6_dial_config *config)
@@ -72,6 +78,9 @@ static const char *config_problem(const struct socks6_dial_config *c)
     }
     if (c->family != AF_UNSPEC && c->family != AF_INET && c->family != AF_INET6) {
         return "the address family is unknown";
+    }
+    if (c->proxy->is_tls && c->layer == NULL) {
+        return "TLS to the proxy (socks6s://) cannot be used here";
     }
     if (c->early.len > 0 && c->command != SOCKS6_COMMAND_CONNECT) {
         return "early data goes with CONNECT only";
@@ -280,10 +289,86 @@ static int step_connecting(struct socks6_dial *d, uint64_t now_ms)
     return next_attempt(d, now_ms);
 }
 
+/* Through the layer has come what it was opened for. */
+static void layer_opened(struct socks6_dial *d)
+{
+    const struct socks6_dial_layer *layer = d->config.layer;
+    unsigned trips = layer->round_trips(layer->user);
+    char text[128];
+
+    d->is_layer_open = 1;
+    d->result.round_trips += trips;
+    layer->describe(layer->user, text, sizeof text);
+    s6_talk_trace(&d->talk, "%s (%u round trip%s)", text, trips, trips == 1 ? "" : "s");
+}
+
+static int fail_layer(struct socks6_dial *d)
+{
+    const struct socks6_dial_layer *layer = d->config.layer;
+    struct socks6_slice alert = layer->output(layer->user);
+
+    if (alert.len > 0) { /* what it tells the other side; whether that hears it makes no difference to us */
+        (void)!s6_net_send(d->fd, alert, (struct socks6_slice){NULL, 0});
+    }
+    return s6_talk_fail(&d->talk, SOCKS6_DIAL_PROXY_FAILED, "no TLS with proxy %s: %s", d->talk.proxy_text,
+                        layer->error(layer->user));
+}
+
 static int fail_lost(struct socks6_dial *d, int error)
 {
     return s6_talk_fail(&d->talk, SOCKS6_DIAL_PROXY_FAILED, "connection to proxy %s lost: %s", d->talk.proxy_text,
                         strerror(error));
+}
+
+/* Everything that the layer has for the conversation. Returns 0 if it has nothing more to come. */
+static int read_through_layer(struct socks6_dial *d, uint64_t now_ms)
+{
+    const struct socks6_dial_layer *layer = d->config.layer;
+    uint8_t buf[1024];
+    size_t n;
+
+    while (d->talk.status == SOCKS6_DIAL_IN_PROGRESS && (n = layer->peek(layer->user, buf, sizeof buf)) > 0) {
+        if (!d->is_layer_open) {
+            layer_opened(d);
+        }
+        layer->discard(layer->user, s6_talk_input(&d->talk, buf, n, now_ms));
+    }
+    if (d->talk.status != SOCKS6_DIAL_IN_PROGRESS) {
+        return 0;
+    }
+    if (layer->error(layer->user) != NULL) {
+        (void)fail_layer(d);
+        return 0;
+    }
+    if (layer->is_ended(layer->user)) {
+        s6_talk_eof(&d->talk);
+        return 0;
+    }
+    return 1;
+}
+
+/* The same with a layer: all that the socket has goes into it. */
+static void read_layer(struct socks6_dial *d, uint64_t now_ms)
+{
+    const struct socks6_dial_layer *layer = d->config.layer;
+    uint8_t buf[1024];
+
+    while (read_through_layer(d, now_ms)) {
+        ssize_t n = s6_net_receive(d->fd, buf, sizeof buf);
+
+        if (n == -EAGAIN) {
+            return;
+        }
+        if (n < 0) {
+            (void)fail_lost(d, (int)-n);
+            return;
+        }
+        if (n == 0 && !d->is_layer_started) { /* it has not even been asked */
+            s6_talk_eof(&d->talk);
+            return;
+        }
+        layer->input(layer->user, (struct socks6_slice){n > 0 ? buf : NULL, (size_t)n});
+    }
 }
 
 /* Reads until the socket is empty or the reply is whole, and not a byte further. */
@@ -291,6 +376,10 @@ static void read_replies(struct socks6_dial *d, uint64_t now_ms)
 {
     uint8_t buf[2048];
 
+    if (d->config.layer != NULL) {
+        read_layer(d, now_ms);
+        return;
+    }
     while (d->talk.status == SOCKS6_DIAL_IN_PROGRESS) {
         ssize_t n = s6_net_peek(d->fd, buf, sizeof buf);
         int rc;
@@ -346,6 +435,9 @@ static int wants_to_send(const struct socks6_dial *d)
 {
     struct socks6_slice protocol, early;
 
+    if (d->config.layer != NULL) {
+        return !d->is_layer_started || d->config.layer->output(d->config.layer->user).len > 0;
+    }
     next_output(d, &protocol, &early);
     return protocol.len > 0 || early.len > 0;
 }
@@ -359,22 +451,71 @@ static void trace_sent(const struct socks6_dial *d, size_t protocol, size_t earl
     }
 }
 
+/* `n` of the bytes that next_output() has offered are gone. */
+static void count_sent(struct socks6_dial *d, struct socks6_slice protocol, size_t n)
+{
+    size_t from_protocol = n < protocol.len ? n : protocol.len;
+
+    s6_talk_output_sent(&d->talk, from_protocol);
+    d->request_left -= d->request_left < from_protocol ? d->request_left : from_protocol;
+    d->early_sent += n - from_protocol;
+    trace_sent(d, from_protocol, n - from_protocol);
+}
+
+/* Fills the layer with what it takes. What then is to go through the socket. */
+static struct socks6_slice fill_layer(struct socks6_dial *d)
+{
+    const struct socks6_dial_layer *layer = d->config.layer;
+    struct socks6_slice protocol, early;
+    size_t n;
+
+    do {
+        next_output(d, &protocol, &early);
+        n = protocol.len + early.len > 0 ? layer->write(layer->user, protocol, early) : 0;
+        d->is_layer_started = 1;
+        if (n > 0) {
+            count_sent(d, protocol, n);
+        }
+    } while (n > 0);
+    return layer->output(layer->user);
+}
+
+static ssize_t send_some(struct socks6_dial *d)
+{
+    struct socks6_slice protocol, early;
+    ssize_t n;
+
+    if (d->config.layer != NULL) {
+        protocol = fill_layer(d);
+        if (protocol.len == 0) {
+            return 0;
+        }
+        n = s6_net_send(d->fd, protocol, (struct socks6_slice){NULL, 0});
+        if (n > 0) {
+            d->config.layer->output_sent(d->config.layer->user, (size_t)n);
+        }
+        return n;
+    }
+    next_output(d, &protocol, &early);
+    if (protocol.len == 0 && early.len == 0) {
+        return 0;
+    }
+    n = s6_net_send(d->fd, protocol, early);
+    if (n > 0) {
+        count_sent(d, protocol, (size_t)n);
+    }
+    return n;
+}
+
 /* Writes as much as the socket takes. Returns 1 if something was written. */
 static int write_out(struct socks6_dial *d, uint64_t now_ms)
 {
     int moved = 0;
 
     for (;;) {
-        struct socks6_slice protocol, early;
-        size_t from_protocol;
-        ssize_t n;
+        ssize_t n = send_some(d);
 
-        next_output(d, &protocol, &early);
-        if (protocol.len == 0 && early.len == 0) {
-            return moved;
-        }
-        n = s6_net_send(d->fd, protocol, early);
-        if (n == -EAGAIN) {
+        if (n == 0 || n == -EAGAIN) {
             return moved;
         }
         if (n < 0) {
@@ -384,11 +525,6 @@ static int write_out(struct socks6_dial *d, uint64_t now_ms)
             }
             return 1;
         }
-        from_protocol = (size_t)n < protocol.len ? (size_t)n : protocol.len;
-        s6_talk_output_sent(&d->talk, from_protocol);
-        d->request_left -= d->request_left < from_protocol ? d->request_left : from_protocol;
-        d->early_sent += (size_t)n - from_protocol;
-        trace_sent(d, from_protocol, (size_t)n - from_protocol);
         moved = 1;
     }
 }
@@ -401,7 +537,7 @@ static int step_talking(struct socks6_dial *d, uint64_t now_ms)
             return d->talk.status;
         }
     } while (write_out(d, now_ms));
-    if (d->talk.status == SOCKS6_DIAL_OK && d->early_sent < d->config.early.len) {
+    if (d->talk.status == SOCKS6_DIAL_OK && (d->early_sent < d->config.early.len || wants_to_send(d))) {
         return SOCKS6_DIAL_IN_PROGRESS; /* all of it is sent before we hand out the socket */
     }
     return d->talk.status;

@@ -135,14 +135,24 @@ ssize_t s6_net_send(int fd, struct socks6_slice first, struct socks6_slice secon
     return n < 0 ? -errno : n;
 }
 
-ssize_t s6_net_peek(int fd, uint8_t *buf, size_t size)
+static ssize_t receive(int fd, uint8_t *buf, size_t size, int flags)
 {
     ssize_t n;
 
     do {
-        n = recv(fd, buf, size, MSG_PEEK | MSG_DONTWAIT);
+        n = recv(fd, buf, size, flags | MSG_DONTWAIT);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
+}
+
+ssize_t s6_net_receive(int fd, uint8_t *buf, size_t size)
+{
+    return receive(fd, buf, size, 0);
+}
+
+ssize_t s6_net_peek(int fd, uint8_t *buf, size_t size)
+{
+    return receive(fd, buf, size, MSG_PEEK);
 }
 
 int s6_net_discard(int fd, size_t len)

@@ -35,6 +35,9 @@ SOCKS6_MUST_CHECK int s6_net_connected(int fd);
 /* Both parts in one segment if they fit. Bytes sent, or -errno (-EAGAIN = the socket is full). Never raises SIGPIPE. */
 SOCKS6_MUST_CHECK ssize_t s6_net_send(int fd, struct socks6_slice first, struct socks6_slice second);
 
+/* Takes what is there: bytes, 0 at the end of the stream, or -errno. */
+SOCKS6_MUST_CHECK ssize_t s6_net_receive(int fd, uint8_t *buf, size_t size);
+
 /* Looks at what is there without taking it: bytes, 0 at the end of the stream, or -errno. */
 SOCKS6_MUST_CHECK ssize_t s6_net_peek(int fd, uint8_t *buf, size_t size);
 /* Takes `len` bytes that were seen by s6_net_peek(). 0 or -errno. */

@@ -1,5 +1,6 @@
 /*
- * Proxy URLs: socks6://[user[:password]@]host[:port][/][?draft=8|11|12] and socks5h://...
+ * Proxy URLs: socks6://[user[:password]@]host[:port][/][?draft=8|11|12], socks6s://...[?ca=FILE&cert=FILE&key=FILE&tls=1.2]
+ * and socks5h://...
  *
  * Called by programs for -x and the environment. Follows RFC 3986 where it matters (the authority ends at the first
  * '/', '?' or '#'; user name and password are percent-encoded), and is strict beyond that, since a URL that is
@@ -11,7 +12,6 @@
 #include <socks6/dial.h>
 
 #include <arpa/inet.h>
-#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -81,7 +81,7 @@ static int split(const char *url, struct parts *out, const struct complaint *to)
     size_t authority;
 
     if (p.scheme.len == 0) {
-        return complain(to, "a proxy URL starts with socks6:// or socks5h://");
+        return complain(to, "a proxy URL starts with socks6://, socks6s:// or socks5h://");
     }
     p.hostport.at = url + p.scheme.len + 3;
     authority = strcspn(p.hostport.at, "/?#");
@@ -115,12 +115,14 @@ static int parse_scheme(struct span scheme, struct socks6_proxy *p, const struct
         return SOCKS6_OK;
     }
     if (span_is(scheme, "socks6s")) {
-        return complain(to, "socks6s:// (TLS to the proxy) is not in this version; use socks6://");
+        p->scheme = SOCKS6_SCHEME_SOCKS6;
+        p->is_tls = 1;
+        return SOCKS6_OK;
     }
     if (span_is(scheme, "socks5")) {
         return complain(to, "socks5:// would resolve names on this side; use socks5h:// (names go to the proxy)");
     }
-    return complain(to, "the scheme is not one of socks6:// and socks5h://");
+    return complain(to, "the scheme is not one of socks6://, socks6s:// and socks5h://");
 }
 
 static int hex_digit(char c)
@@ -154,8 +156,8 @@ static int decode_byte(struct span in, size_t *i)
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-/* Percent-decodes into `out`. `what` names the part in messages. */
-static int decode(struct span in, char out[SOCKS6_USERNAME_MAX + 1], const char *what, const struct complaint *to)
+/* Percent-decodes into `out`, which has room for `max` bytes and a NUL. `what` names the part in messages. */
+static int decode(struct span in, char *out, size_t max, const char *what, const struct complaint *to)
 {
     size_t n = 0;
 
@@ -169,8 +171,8 @@ static int decode(struct span in, char out[SOCKS6_USERNAME_MAX + 1], const char 
         if (c == 0) {
             return complain(to, "the %s contains a NUL byte (%%00)", what);
         }
-        if (n == SOCKS6_USERNAME_MAX) {
-            return complain(to, "the %s is longer than %u bytes", what, SOCKS6_USERNAME_MAX);
+        if (n == max) {
+            return complain(to, "the %s is longer than %zu bytes", what, max);
         }
         out[n++] = (char)c;
     }
@@ -184,7 +186,6 @@ static int parse_userinfo(struct span info, struct socks6_proxy *p, const struct
     const char *colon;
     int rc;
 
-    static_assert(SOCKS6_USERNAME_MAX == SOCKS6_PASSWORD_MAX, "decode() serves both");
     if (info.at == NULL) {
         return SOCKS6_OK;
     }
@@ -197,9 +198,9 @@ static int parse_userinfo(struct span info, struct socks6_proxy *p, const struct
     if (user.len == 0) {
         return complain(to, "the user name before the '@' is empty");
     }
-    rc = decode(user, p->username, "user name", to);
+    rc = decode(user, p->username, SOCKS6_USERNAME_MAX, "user name", to);
     if (rc == SOCKS6_OK) {
-        rc = decode(password, p->password, "password", to);
+        rc = decode(password, p->password, SOCKS6_PASSWORD_MAX, "password", to);
     }
     p->has_credentials = 1;
     return rc;
@@ -298,7 +299,7 @@ static int parse_name(struct span host, uint16_t port, struct socks6_addr *out, 
 static int parse_hostport(struct span in, struct socks6_proxy *p, const struct complaint *to)
 {
     struct span host = in, port = {NULL, 0};
-    uint16_t number = SOCKS6_PORT;
+    uint16_t number = p->is_tls ? SOCKS6_TLS_PORT : SOCKS6_PORT;
     const char *end;
     int rc;
 
@@ -340,7 +341,7 @@ static int parse_hostport(struct span in, struct socks6_proxy *p, const struct c
 static int parse_draft(struct span value, struct socks6_proxy *p, const struct complaint *to)
 {
     if (p->scheme != SOCKS6_SCHEME_SOCKS6) {
-        return complain(to, "draft= has a meaning with socks6:// only");
+        return complain(to, "draft= has a meaning with socks6:// and socks6s:// only");
     }
     if (span_is(value, "8") || span_is(value, "08")) {
         p->draft = SOCKS6_DRAFT_08;
@@ -354,32 +355,61 @@ static int parse_draft(struct span value, struct socks6_proxy *p, const struct c
     return SOCKS6_OK;
 }
 
-/* "draft=8": the only parameter there is, so a second one is always a repetition or unknown. */
+/* The files of TLS and its version. */
+static int parse_tls(struct span key, struct span value, struct socks6_proxy *p, const struct complaint *to)
+{
+    char *path = span_is(key, "ca") ? p->ca : span_is(key, "cert") ? p->certificate : p->key;
+
+    if (!p->is_tls) {
+        return complain(to, "ca=, cert=, key= and tls= have a meaning with socks6s:// only");
+    }
+    if (span_is(key, "tls")) {
+        p->tls_1_2 = span_is(value, "1.2");
+        return p->tls_1_2 || span_is(value, "1.3") ? SOCKS6_OK : complain(to, "tls= takes 1.3 or 1.2");
+    }
+    if (value.len == 0) {
+        return complain(to, "ca=, cert= and key= take the name of a file");
+    }
+    return decode(value, path, SOCKS6_PATH_MAX, "name of a file", to);
+}
+
+static int parse_parameter(struct span key, struct span value, struct socks6_proxy *p, const struct complaint *to)
+{
+    return span_is(key, "draft") ? parse_draft(value, p, to) : parse_tls(key, value, p, to);
+}
+
+/* "draft=8&ca=/etc/ca.pem" */
 static int parse_query(struct span query, struct socks6_proxy *p, const struct complaint *to)
 {
-    int seen_draft = 0;
+    static const char *const known[] = {"draft", "ca", "cert", "key", "tls"};
+    enum { KNOWN_COUNT = sizeof known / sizeof *known };
+    int seen[KNOWN_COUNT] = {0};
 
     while (query.len > 0) {
-        size_t len = strcspn(query.at, "&");
+        size_t len = strcspn(query.at, "&"), i = 0;
         const char *equals = memchr(query.at, '=', len);
         struct span key = {query.at, equals == NULL ? len : (size_t)(equals - query.at)};
         int rc;
 
-        if (span_is(key, "ca") || span_is(key, "cert") || span_is(key, "key")) {
-            return complain(to, "ca=, cert= and key= belong to TLS (socks6s://), which is not in this version");
+        while (i < KNOWN_COUNT && !span_is(key, known[i])) {
+            i++;
         }
-        if (!span_is(key, "draft") || equals == NULL) {
-            return complain(to, "unknown parameter after the '?'; there is only draft=8, 11 or 12");
+        if (i == KNOWN_COUNT || equals == NULL) {
+            return complain(to, "unknown parameter after the '?'; there are draft=8, 11 or 12, and with socks6s:// "
+                                "ca=FILE, cert=FILE, key=FILE and tls=1.2");
         }
-        if (seen_draft++) {
-            return complain(to, "draft= is given twice");
+        if (seen[i]++) {
+            return complain(to, "%s= is given twice", known[i]);
         }
-        rc = parse_draft((struct span){equals + 1, len - key.len - 1}, p, to);
+        rc = parse_parameter(key, (struct span){equals + 1, len - key.len - 1}, p, to);
         if (rc != SOCKS6_OK) {
             return rc;
         }
         query.at += len + (query.at[len] == '&');
         query.len = strlen(query.at);
+    }
+    if (p->key[0] != '\0' && p->certificate[0] == '\0') {
+        return complain(to, "key= needs cert=");
     }
     return SOCKS6_OK;
 }

@@ -23,7 +23,13 @@
 /* Silence of the remote end after which the end of standard input is passed on: longer than most answers take to begin. */
 #define SHUTDOWN_MS 500
 
-enum { OPTION_EARLY = COMMAND_OPTION_OWN, OPTION_HAPPY_EYEBALLS, OPTION_NO_SESSION, OPTION_NO_SHUTDOWN };
+enum {
+    OPTION_EARLY = COMMAND_OPTION_OWN,
+    OPTION_HAPPY_EYEBALLS,
+    OPTION_NO_EARLY_DATA,
+    OPTION_NO_SESSION,
+    OPTION_NO_SHUTDOWN
+};
 
 static const char name[] = "connect";
 
@@ -47,6 +53,7 @@ static const char help_text[] = "Usage: socks6 connect [OPTION]... HOST PORT\n"
                                 "                         connection at once. Without it that waits until the\n"
                                 "                         remote end has been silent for half a second, because\n"
                                 "                         many servers drop their answer when they see it\n"
+                                "      --no-early-data    over TLS, send nothing before the handshake is over\n"
                                 "      --no-session       introduce ourselves to the proxy anew, and keep\n"
                                 "                         nothing: the cache file is not touched\n"
                                 "      --no-shutdown      never close our side\n"
@@ -146,6 +153,9 @@ static int take_option(int option, char **argv, struct proxy_options *proxy, str
         return 0;
     case OPTION_HAPPY_EYEBALLS:
         return take_eyeballs(optarg, out);
+    case OPTION_NO_EARLY_DATA:
+        out->no_early = 1;
+        return 0;
     case OPTION_NO_SESSION:
         out->no_session = 1;
         return 0;
@@ -177,6 +187,7 @@ int connect_parse(int argc, char **argv, struct proxy_options *proxy, struct con
     static const struct option longs[] = {COMMAND_LONG_OPTIONS,
                                           {"early", no_argument, NULL, OPTION_EARLY},
                                           {"happy-eyeballs", optional_argument, NULL, OPTION_HAPPY_EYEBALLS},
+                                          {"no-early-data", no_argument, NULL, OPTION_NO_EARLY_DATA},
                                           {"no-session", no_argument, NULL, OPTION_NO_SESSION},
                                           {"no-shutdown", no_argument, NULL, OPTION_NO_SHUTDOWN},
                                           {NULL, 0, NULL, 0}};
@@ -260,11 +271,11 @@ static void say_eyeballs(const struct socks6_dial_result *result)
     }
 }
 
-/* The connection through the proxy: 0 and the descriptor, or an exit status after an error was printed. */
+/* The connection through the proxy: 0 and the stream, or an exit status after an error was printed. */
 static int dial(const struct connect_options *options, const struct socks6_proxy *proxy, struct socks6_slice early,
-                int *fd)
+                struct stream *stream)
 {
-    struct reach_config config = {.no_session = options->no_session != 0};
+    struct reach_config config = {.no_session = options->no_session != 0, .no_early_data = options->no_early != 0};
     const struct socks6_stack_option eyeballs = {
         .leg = SOCKS6_LEG_PROXY_REMOTE,
         .level = SOCKS6_LEVEL_IP,
@@ -283,14 +294,12 @@ static int dial(const struct connect_options *options, const struct socks6_proxy
     config.dial.stack = options->eyeballs != 0 ? &eyeballs : NULL;
     config.dial.stack_count = options->eyeballs != 0 ? 1 : 0;
     config.dial.trace = options->verbose ? trace : NULL;
-    status = reach(&config, &result);
+    status = reach(&config, stream, &result);
     if (options->verbose && options->eyeballs != 0) {
         say_eyeballs(&result);
     }
     if (status != SOCKS6_DIAL_OK) {
         say(name, "%s", result.error);
-    } else {
-        *fd = result.fd;
     }
     return dial_exit(status);
 }
@@ -306,7 +315,8 @@ static int end_without_reader(const struct connect_options *options)
 }
 
 /* Not inlined, so that its text does not lie in the frame of the whole run. */
-__attribute__((noinline)) static int pump_exit(const struct connect_options *options, const struct pump_result *result)
+__attribute__((noinline)) static int pump_exit(const struct connect_options *options, const struct stream *stream,
+                                               const struct pump_result *result)
 {
     char text[SOCKS6_ADDR_TEXT_MAX];
 
@@ -321,7 +331,7 @@ __attribute__((noinline)) static int pump_exit(const struct connect_options *opt
     case PUMP_OUT_GONE:
         return end_without_reader(options);
     case PUMP_NET_ERROR:
-        say(name, "connection to %s lost: %s", text, strerror(result->error));
+        say(name, "connection to %s lost: %s", text, stream_error(stream, result->error));
         break;
     case PUMP_IN_ERROR:
         say(name, "cannot read standard input: %s", strerror(result->error));
@@ -336,12 +346,12 @@ __attribute__((noinline)) static int pump_exit(const struct connect_options *opt
     return CLI_EXIT_REMOTE;
 }
 
-static int pump(const struct connect_options *options, int fd, size_t early_len)
+static int pump(const struct connect_options *options, struct stream *stream, size_t early_len)
 {
     const struct pump_config config = {
         .in = STDIN_FILENO,
         .out = STDOUT_FILENO,
-        .net = fd,
+        .net = stream,
         .idle_ms = options->timeout_ms,
         .quit_ms = options->quit_ms,
         .shutdown_ms = options->shutdown_ms,
@@ -355,14 +365,14 @@ static int pump(const struct connect_options *options, int fd, size_t early_len)
         say(name, "%llu bytes sent, %llu received", (unsigned long long)(result.sent + early_len),
             (unsigned long long)result.received);
     }
-    return pump_exit(options, &result);
+    return pump_exit(options, stream, &result);
 }
 
 static int run(const struct connect_options *options, const struct socks6_proxy *proxy)
 {
     uint8_t *buf = NULL;
     struct socks6_slice early = {NULL, 0};
-    int fd = -1;
+    struct stream stream;
     int rc;
 
     if (options->early) {
@@ -380,12 +390,12 @@ static int run(const struct connect_options *options, const struct socks6_proxy 
         }
         early = (struct socks6_slice){buf, (size_t)n};
     }
-    rc = dial(options, proxy, early, &fd);
+    rc = dial(options, proxy, early, &stream);
     free(buf);
     if (rc == CLI_EXIT_OK) {
-        rc = pump(options, fd, early.len);
-        (void)close(fd);
+        rc = pump(options, &stream, early.len);
     }
+    stream_done(&stream);
     return rc;
 }
 

@@ -16,6 +16,7 @@ struct connect_options {
     int early;       /* --early */
     int eyeballs;    /* --happy-eyeballs: enum socks6_availability; 0 = the option is not sent */
     int no_session;  /* --no-session */
+    int no_early;    /* --no-early-data */
     int help;        /* --help: nothing else was looked at */
     struct socks6_addr destination;
 };

@@ -89,7 +89,8 @@ static void on_done(void *user, const struct dns_question *question, const uint8
     (void)fflush(stdout); /* the next answer may take its time */
 }
 
-static int query(const struct dns_args *args, const struct socks6_proxy *proxy)
+/* Not inlined, so that its texts do not lie in the frame of the whole run. */
+__attribute__((noinline)) static int query(const struct dns_args *args, const struct socks6_proxy *proxy)
 {
     struct show show = {.args = args, .print = {malloc(DNS_RDATA_TEXT_MAX), DNS_RDATA_TEXT_MAX}};
     const struct dns_query_config config = {.proxy = proxy, .args = args, .done = on_done, .user = &show};
@@ -101,8 +102,7 @@ static int query(const struct dns_args *args, const struct socks6_proxy *proxy)
         return CLI_EXIT_REMOTE;
     }
     (void)socks6_addr_format(&proxy->addr, proxy_text, sizeof proxy_text);
-    (void)snprintf(show.server, sizeof show.server, "proxy %s://%s, DNS service",
-                   proxy->scheme == SOCKS6_SCHEME_SOCKS6 ? "socks6" : "socks5h", proxy_text);
+    (void)snprintf(show.server, sizeof show.server, "proxy %s://%s, DNS service", proxy_scheme_name(proxy), proxy_text);
     rc = dns_query_run(&config);
     free(show.print.text);
     if (fflush(stdout) == EOF || ferror(stdout)) {
@@ -124,7 +124,11 @@ static int run(const struct dns_args *args, struct proxy_options *proxy_options)
         if (args->verbose) {
             proxy_say(&proxy, source, name);
         }
-        rc = args->listen_count > 0 ? dns_listen_run(args, &proxy) : query(args, &proxy);
+        if (args->listen_count > 0 && proxy.is_tls) {
+            rc = say_usage(name, "--listen: the proxy must be one without TLS (socks6://)");
+        } else {
+            rc = args->listen_count > 0 ? dns_listen_run(args, &proxy) : query(args, &proxy);
+        }
     }
     explicit_bzero(&proxy, sizeof proxy);
     return rc;

@@ -20,6 +20,9 @@
 #define TIMEOUT_S 15
 #define TIMEOUT_MAX_S 3600
 
+/* A URL with its files. */
+#define URL_MAX 4096u
+
 static const char name[] = "probe";
 
 enum own_option { OPTION_JSON = COMMAND_OPTION_OWN, OPTION_TARGET, OPTION_TIMEOUT, OPTION_DNS_NAME };
@@ -227,7 +230,7 @@ int cmd_probe(struct proxy_options *proxy_options, int argc, char **argv)
 {
     struct probe_options options;
     struct probe_settings settings;
-    char url[2048];
+    char *url;
     int rc = probe_parse(argc, argv, proxy_options, &options);
 
     if (rc != 0) {
@@ -243,11 +246,20 @@ int cmd_probe(struct proxy_options *proxy_options, int argc, char **argv)
     settings.timeout_ms = options.timeout_ms;
     settings.family = options.family;
     settings.trace = options.verbose ? trace : NULL;
-    rc = choose_proxy(&options, proxy_options, url, sizeof url, &settings);
+    url = malloc(URL_MAX);
+    if (url == NULL) {
+        say(name, "out of memory");
+        return CLI_EXIT_REMOTE;
+    }
+    rc = choose_proxy(&options, proxy_options, url, URL_MAX, &settings);
+    if (rc == 0 && settings.proxy.is_tls) {
+        rc = say_usage(name, "a proxy over TLS (socks6s://) cannot be asked yet");
+    }
     if (rc == 0) {
         rc = run(&options, &settings);
     }
     explicit_bzero(&settings, sizeof settings);
-    explicit_bzero(url, sizeof url);
+    explicit_bzero(url, URL_MAX);
+    free(url);
     return rc;
 }

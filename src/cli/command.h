@@ -32,6 +32,7 @@ enum command_option { COMMAND_OPTION_USER = 256, COMMAND_OPTION_PASSWORD_FILE, C
 /* The options' part of a help text. */
 #define COMMAND_OPTIONS_HELP                                                                                           \
     "  -x, --proxy URL        socks6://[USER[:PASSWORD]@]HOST[:PORT][?draft=8|11|12]\n"                                \
+    "                         or socks6s://... (TLS; its parameters: socks6(1))\n"                                     \
     "                         or socks5h://...; default: SOCKS6_PROXY, then ALL_PROXY\n"                               \
     "                         if its scheme is ours, then " PROXY_DEFAULT_URL "\n"                                     \
     "      --proxy-user NAME  user name at the proxy; its password comes from the\n"                                   \

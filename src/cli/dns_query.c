@@ -9,18 +9,16 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "cli/dns_forward.h"
 #include "cli/exit.h"
+#include "cli/reach.h"
 #include "cli/say.h"
 
 static const char command[] = "dns";
@@ -47,7 +45,7 @@ struct run {
     struct ask asks[DNS_QUERY_WINDOW]; /* question i has place i % DNS_QUERY_WINDOW */
     size_t first;                      /* the first question whose outcome has not been told */
     size_t next;                       /* the first that was not sent on this connection */
-    int fd;
+    struct stream net;
     bool is_lost;    /* the connection is over */
     size_t progress; /* outcomes on this connection */
     size_t strays;   /* answers that nobody asked for */
@@ -197,10 +195,10 @@ static void queue_questions(struct run *run)
 
 static void send_questions(struct run *run)
 {
-    ssize_t n = send(run->fd, run->out + run->out_sent, run->out_len - run->out_sent, MSG_NOSIGNAL);
+    ssize_t n = stream_send(&run->net, run->out + run->out_sent, run->out_len - run->out_sent);
 
     if (n < 0) {
-        run->is_lost = run->is_lost || (errno != EAGAIN && errno != EINTR);
+        run->is_lost = run->is_lost || n != -EAGAIN;
         return;
     }
     run->out_sent += (size_t)n;
@@ -268,12 +266,12 @@ static void take_answers(struct run *run)
 
 static void receive(struct run *run)
 {
-    ssize_t n = recv(run->fd, run->in + run->in_len, IN_ROOM - run->in_len, 0);
+    ssize_t n = stream_receive(&run->net, run->in + run->in_len, IN_ROOM - run->in_len);
 
     if (n > 0) {
         run->in_len += (size_t)n;
         take_answers(run);
-    } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+    } else if (n != -EAGAIN) {
         run->is_lost = true;
     }
 }
@@ -308,21 +306,20 @@ static void trace(void *user, const char *what)
 static int dial(struct run *run)
 {
     const struct dns_args *args = run->config->args;
-    struct socks6_dial_config config;
+    struct reach_config config = {.no_session = true}; /* a question that comes twice does no harm */
     struct socks6_dial_result result;
     char why[sizeof result.error];
     int status;
 
-    socks6_dial_config_init(&config);
-    config.proxy = run->config->proxy;
-    config.addr = dns_query_destination();
-    config.family = args->family;
-    config.timeout_ms = (uint64_t)args->timeout_ms;
-    config.early = (struct socks6_slice){run->out, run->out_len};
-    config.trace = args->verbose ? trace : NULL;
-    status = socks6_dial(&config, &result);
+    socks6_dial_config_init(&config.dial);
+    config.dial.proxy = run->config->proxy;
+    config.dial.addr = dns_query_destination();
+    config.dial.family = args->family;
+    config.dial.timeout_ms = (uint64_t)args->timeout_ms;
+    config.dial.early = (struct socks6_slice){run->out, run->out_len};
+    config.dial.trace = args->verbose ? trace : NULL;
+    status = reach(&config, &run->net, &result);
     if (status == SOCKS6_DIAL_OK) {
-        run->fd = result.fd;
         run->out_len = 0;
         return CLI_EXIT_OK;
     }
@@ -355,17 +352,18 @@ static int poll_timeout(struct run *run)
 static void converse(struct run *run)
 {
     while (!run->is_lost && run->first < question_count(run)) {
-        struct pollfd pfd = {run->fd, POLLIN, 0};
+        struct pollfd pfd = {run->net.fd, POLLIN, 0};
+        bool has_input = stream_has_input(&run->net); /* TLS holds it already */
 
         queue_questions(run);
-        pfd.events = (short)(POLLIN | (run->out_len > 0 ? POLLOUT : 0));
-        if (poll(&pfd, 1, poll_timeout(run)) < 0 && errno != EINTR) {
+        pfd.events = stream_events(&run->net, true, run->out_len > 0);
+        if (poll(&pfd, 1, has_input ? 0 : poll_timeout(run)) < 0 && errno != EINTR) {
             run->is_lost = true;
         }
         if ((pfd.revents & POLLOUT) != 0) {
             send_questions(run);
         }
-        if ((pfd.revents & ~POLLOUT) != 0) {
+        if (has_input || (pfd.revents & ~POLLOUT) != 0) {
             receive(run);
         }
         fail_late(run);
@@ -397,9 +395,8 @@ static int connect_and_converse(struct run *run)
         return rc;
     }
     start_clocks(run);
-    (void)fcntl(run->fd, F_SETFL, fcntl(run->fd, F_GETFL) | O_NONBLOCK);
     converse(run);
-    (void)close(run->fd);
+    stream_done(&run->net);
     if (run->is_lost && run->progress == 0) {
         fail_all(run, "the proxy closed the connection without an answer");
     }

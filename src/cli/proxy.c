@@ -180,12 +180,19 @@ int proxy_choose(const struct proxy_options *options, const char *command, struc
     return rc;
 }
 
+const char *proxy_scheme_name(const struct socks6_proxy *proxy)
+{
+    if (proxy->scheme != SOCKS6_SCHEME_SOCKS6) {
+        return "socks5h";
+    }
+    return proxy->is_tls ? "socks6s" : "socks6";
+}
+
 void proxy_say(const struct socks6_proxy *proxy, const char *source, const char *command)
 {
     char text[SOCKS6_ADDR_TEXT_MAX];
 
     (void)socks6_addr_format(&proxy->addr, text, sizeof text);
-    say(command, "using the proxy of %s: %s://%s%s", source,
-        proxy->scheme == SOCKS6_SCHEME_SOCKS6 ? "socks6" : "socks5h", text,
+    say(command, "using the proxy of %s: %s://%s%s", source, proxy_scheme_name(proxy), text,
         proxy->has_credentials ? ", with a user name" : "");
 }

@@ -23,6 +23,9 @@ struct proxy_options {
 int proxy_choose(const struct proxy_options *options, const char *command, struct socks6_proxy *out,
                  const char **source);
 
+/* "socks6", "socks6s" or "socks5h". */
+const char *proxy_scheme_name(const struct socks6_proxy *proxy);
+
 /* For -v: which proxy is used, and why. */
 void proxy_say(const struct socks6_proxy *proxy, const char *source, const char *command);
 

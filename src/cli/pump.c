@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,11 +132,11 @@ static int net_error(int error)
     return error == EPIPE ? ECONNRESET : error;
 }
 
-/* Stores what a read returned. 0, or the errno of a real failure. */
+/* Stores what a read returned: bytes or -errno. 0, or the errno of a real failure. */
 static int took(struct pump *p, struct flow *f, ssize_t n)
 {
     if (n < 0) {
-        return is_transient(errno) ? 0 : errno;
+        return is_transient((int)-n) ? 0 : (int)-n;
     }
     f->start = 0;
     f->end = (size_t)n;
@@ -147,9 +148,9 @@ static int took(struct pump *p, struct flow *f, ssize_t n)
 static void read_in(struct pump *p)
 {
     int fd = p->config->in;
-    int error = took(p, &p->up,
-                     p->in_kind == FILE_SOCKET ? recv(fd, p->up.buf, BUFFER_SIZE, MSG_DONTWAIT)
-                                               : read(fd, p->up.buf, BUFFER_SIZE));
+    ssize_t n =
+        p->in_kind == FILE_SOCKET ? recv(fd, p->up.buf, BUFFER_SIZE, MSG_DONTWAIT) : read(fd, p->up.buf, BUFFER_SIZE);
+    int error = took(p, &p->up, n < 0 ? -errno : n);
 
     if (error == EIO && isatty(fd)) { /* the terminal was hung up */
         p->up.ended = 1;
@@ -162,7 +163,7 @@ static void read_in(struct pump *p)
 
 static void read_net(struct pump *p)
 {
-    int error = took(p, &p->down, recv(p->config->net, p->down.buf, BUFFER_SIZE, MSG_DONTWAIT));
+    int error = took(p, &p->down, stream_receive(p->config->net, p->down.buf, BUFFER_SIZE));
 
     if (error != 0) {
         finish(p, PUMP_NET_ERROR, net_error(error));
@@ -176,14 +177,15 @@ static void read_net(struct pump *p)
 
 static void write_net(struct pump *p)
 {
-    ssize_t n = send(p->config->net, p->up.buf + p->up.start, pending(&p->up), MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n = pending(&p->up) > 0 ? stream_send(p->config->net, p->up.buf + p->up.start, pending(&p->up))
+                                    : stream_flush(p->config->net);
 
     if (n >= 0) {
         p->up.start += (size_t)n;
         p->result->sent += (uint64_t)n;
         p->last_active_ms = now_ms();
-    } else if (!is_transient(errno)) {
-        p->up_error = net_error(errno); /* a server that refuses an upload half-way has often said why: read on */
+    } else if (!is_transient((int)-n)) {
+        p->up_error = net_error((int)-n); /* a server that refuses an upload half-way has often said why: read on */
         p->up.ended = p->up.closed = 1;
         p->up.start = p->up.end;
     }
@@ -221,8 +223,10 @@ static void close_up(struct pump *p)
     if (p->config->shutdown_ms < 0) {
         trace(p, "end of standard input");
     } else {
-        if (shutdown(p->config->net, SHUT_WR) != 0 && errno != ENOTCONN) { /* ENOTCONN: reset; reading tells */
-            finish(p, PUMP_NET_ERROR, errno);
+        int rc = stream_shutdown(p->config->net);
+
+        if (rc != 0) {
+            finish(p, PUMP_NET_ERROR, net_error(-rc));
         }
         trace(p, "end of standard input passed on");
     }
@@ -273,7 +277,7 @@ static void after_io(struct pump *p)
     if (!p->over && p->down.ended && pending(&p->down) == 0 && !p->down.closed) {
         close_down(p);
     }
-    if (p->up.closed && p->down.closed) {
+    if (p->up.closed && p->down.closed && (p->up_error != 0 || !stream_has_output(p->config->net))) {
         finish(p, p->up_error != 0 ? PUMP_NET_ERROR : PUMP_DONE, p->up_error);
     }
 }
@@ -281,11 +285,13 @@ static void after_io(struct pump *p)
 /* What to wait for. Descriptors that nothing is wanted of are left out: their POLLHUP would come again and again. */
 static void set_interest(const struct pump *p, struct pollfd fds[3])
 {
-    short net = (short)((wants_input(&p->down) ? POLLIN : 0) | (pending(&p->up) > 0 ? POLLOUT : 0));
+    bool is_input_wanted = wants_input(&p->down) != 0;
+    short net = p->up_error != 0 ? (short)(is_input_wanted ? POLLIN : 0)
+                                 : stream_events(p->config->net, is_input_wanted, pending(&p->up) > 0);
     int watch_reset = p->down.closed && !p->up.closed; /* then POLLHUP means no less than that */
 
     fds[0] = (struct pollfd){wants_input(&p->up) ? p->config->in : -1, POLLIN, 0};
-    fds[1] = (struct pollfd){net != 0 || watch_reset ? p->config->net : -1, net, 0};
+    fds[1] = (struct pollfd){net != 0 || watch_reset ? p->config->net->fd : -1, net, 0};
     /* Without events POLLERR still tells that nobody reads our output any more, even while there is none. */
     fds[2] = (struct pollfd){p->down.closed ? -1 : p->config->out, pending(&p->down) > 0 ? POLLOUT : 0, 0};
 }
@@ -334,11 +340,11 @@ static void serve_net(struct pump *p, const struct pollfd *net)
         int error = 0;
         socklen_t len = sizeof error;
 
-        (void)getsockopt(p->config->net, SOL_SOCKET, SO_ERROR, &error, &len);
+        (void)getsockopt(p->config->net->fd, SOL_SOCKET, SO_ERROR, &error, &len);
         finish(p, PUMP_NET_ERROR, error != 0 ? net_error(error) : ECONNRESET);
         return;
     }
-    if (pending(&p->up) > 0) {
+    if (p->up_error == 0 && (pending(&p->up) > 0 || stream_has_output(p->config->net))) {
         write_net(p);
     }
     if (wants_input(&p->down)) {
@@ -368,13 +374,18 @@ static void loop(struct pump *p)
     after_io(p); /* the end of `in` may have come before us */
     while (!p->over) {
         struct pollfd fds[3];
+        bool has_input = wants_input(&p->down) && stream_has_input(p->config->net);
         int n;
 
         set_interest(p, fds);
-        n = poll(fds, 3, poll_timeout(p));
+        n = poll(fds, 3, has_input ? 0 : poll_timeout(p));
+        if (has_input) { /* TLS holds it already */
+            read_net(p);
+            after_io(p);
+        }
         if (n < 0 && errno != EINTR) {
             finish(p, PUMP_NO_MEMORY, errno); /* the only way left for poll(2) to fail */
-        } else if (n > 0) {
+        } else if (n > 0 && !p->over) {
             serve(p, fds);
             after_io(p);
         }

@@ -1,5 +1,5 @@
 /*
- * Moves bytes between standard input and output and a connected socket, until both directions are over. Called by
+ * Moves bytes between standard input and output and a connection, until both directions are over. Called by
  * cmd_connect.c once the dial has succeeded.
  */
 #ifndef CLI_PUMP_H
@@ -8,12 +8,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cli/stream.h"
+
 struct pump_config {
-    int in;      /* read until its end, which is passed on as the end of our side of the connection: see shutdown_ms */
-    int out;     /* written; closed by pump_run() once the remote end has closed its side and all is written */
-    int net;     /* a connected stream socket, in any blocking mode; stays open */
-    int idle_ms; /* end after that long without a byte in either direction; -1 = never */
-    int quit_ms; /* end that long after the end of `in` was passed on (or would have been); -1 = never */
+    int in;  /* read until its end, which is passed on as the end of our side of the connection: see shutdown_ms */
+    int out; /* written; closed by pump_run() once the remote end has closed its side and all is written */
+    struct stream *net; /* stays open */
+    int idle_ms;        /* end after that long without a byte in either direction; -1 = never */
+    int quit_ms;        /* end that long after the end of `in` was passed on (or would have been); -1 = never */
     /*
      * When the end of `in` is passed on (half-close): once the remote end has been silent for that long, or has closed its side; 0 = at
      * once; -1 = never. Many servers, nginx among them, drop an answer that they are still sending when they see the end.

@@ -3,6 +3,9 @@
  * not us, Session Invalid and a rejected token, say that nothing was done for this request, and are what the second attempt
  * is for. By then the cache has learnt: it gives out no session, or another token.
  *
+ * Early data: TLS protects it from strangers, but not from being sent again by them. So it is used for requests with a token
+ * only, of which the proxy acts on one copy ("Security Considerations").
+ *
  * All of the cache is optional. Without a file that can be written no session is asked for, since it could not be used
  * again, and everything is as it would be for a client that has never heard of sessions.
  */
@@ -31,7 +34,8 @@ struct attempt {
     char host[SOCKS6_ADDR_TEXT_MAX];
     struct cache_key key;
     struct cache_use use;
-    bool is_taken; /* `use` holds something */
+    struct tls_client *tls; /* NULL = none */
+    bool is_taken;          /* `use` holds something */
     bool is_invalid;
     bool is_rejected;
 };
@@ -108,12 +112,50 @@ static void take(struct attempt *attempt, struct socks6_client_config *settings)
     }
 }
 
+/* Also while the connection is used, long after the attempt. */
+static void on_ticket(void *user, const uint8_t *ticket, size_t len, uint64_t expires_s)
+{
+    const struct attempt *attempt = user;
+    int rc = cache_put_ticket(attempt->path, &attempt->key, now_s(), ticket, len, expires_s);
+
+    (void)rc; /* the next connection takes a whole handshake */
+}
+
+static int fail(struct socks6_dial_result *result, int status, const char *why)
+{
+    memset(result, 0, sizeof *result);
+    result->fd = -1;
+    (void)snprintf(result->error, sizeof result->error, "%s", why);
+    return status;
+}
+
+/* SOCKS6_DIAL_OK and `layer`, or why not. */
+static int add_tls(struct attempt *attempt, struct socks6_dial_layer *layer, struct socks6_dial_result *result)
+{
+    const struct tls_client_config config = {
+        .proxy = attempt->config->dial.proxy,
+        .ticket = {attempt->use.ticket, attempt->use.ticket_len},
+        .early_data = attempt->use.has_token && !attempt->config->no_early_data,
+        .on_ticket = attempt->is_taken ? on_ticket : NULL,
+        .on_ticket_user = attempt,
+    };
+    char why[TLS_CLIENT_WHY_MAX];
+    int rc = tls_client_new(&config, &attempt->tls, why);
+
+    if (rc != 0) {
+        return fail(result, rc == -ENOMEM ? SOCKS6_DIAL_NOMEM : SOCKS6_DIAL_INVALID, why);
+    }
+    stream_layer(attempt->tls, layer);
+    return SOCKS6_DIAL_OK;
+}
+
 static int run(struct attempt *attempt, uint64_t timeout_ms, struct socks6_dial_result *result)
 {
     const struct socks6_proxy *proxy = attempt->config->dial.proxy;
     struct socks6_dial_config dial = attempt->config->dial;
     struct socks6_client_config settings;
-    int status;
+    struct socks6_dial_layer layer;
+    int status = SOCKS6_DIAL_OK;
 
     socks6_client_config_init(&settings);
     settings.has_credentials = proxy->has_credentials;
@@ -124,11 +166,23 @@ static int run(struct attempt *attempt, uint64_t timeout_ms, struct socks6_dial_
         dial.on_session = on_session;
         dial.on_session_user = attempt;
     }
-    status = socks6_dial(&dial, result);
+    if (proxy->is_tls) {
+        status = add_tls(attempt, &layer, result);
+        dial.layer = &layer;
+    }
+    if (status == SOCKS6_DIAL_OK) {
+        status = socks6_dial(&dial, result);
+    }
     if (attempt->is_taken && status != SOCKS6_DIAL_OK && !result->sent) {
         judge_cache(attempt, cache_return_token(attempt->path, &attempt->key, now_s(), &attempt->use));
     }
     return status;
+}
+
+/* Whether somebody on the way could have sent a copy of the request that counts. */
+static bool can_be_repeated(const struct attempt *attempt)
+{
+    return attempt->tls != NULL && tls_client_early(attempt->tls) != TLS_EARLY_NONE;
 }
 
 /*
@@ -141,7 +195,8 @@ static bool is_worth_another(const struct attempt *attempt)
     if (attempt->is_invalid) {
         return attempt->use.session.id_len > 0;
     }
-    return attempt->is_rejected && attempt->use.has_token;
+    return attempt->is_rejected && attempt->use.has_token &&
+           (attempt->config->dial.early.len == 0 || !can_be_repeated(attempt));
 }
 
 /* How much of the time is left; at least a millisecond, since 0 means no limit. */
@@ -171,22 +226,23 @@ static void prepare(struct attempt *attempt)
     (void)socks6_addr_format_host(&proxy->addr, attempt->host, sizeof attempt->host);
     key->host = attempt->host;
     key->port = proxy->addr.port;
+    key->is_tls = proxy->is_tls != 0;
+    key->ca = proxy->ca[0] != '\0' ? proxy->ca : NULL;
+    key->certificate = proxy->certificate[0] != '\0' ? proxy->certificate : NULL;
     key->user = proxy->has_credentials ? proxy->username : NULL;
     key->password = proxy->has_credentials ? proxy->password : NULL;
 }
 
-int reach(const struct reach_config *config, struct socks6_dial_result *result)
+int reach(const struct reach_config *config, struct stream *stream, struct socks6_dial_result *result)
 {
     const uint64_t started_ms = now_ms();
     struct attempt *attempt = calloc(1, sizeof *attempt);
     int status = SOCKS6_DIAL_INVALID;
     bool again = true;
 
+    *stream = (struct stream){.fd = -1};
     if (attempt == NULL) {
-        memset(result, 0, sizeof *result);
-        result->fd = -1;
-        (void)snprintf(result->error, sizeof result->error, "out of memory");
-        return SOCKS6_DIAL_NOMEM;
+        return fail(result, SOCKS6_DIAL_NOMEM, "out of memory");
     }
     attempt->config = config;
     prepare(attempt);
@@ -195,10 +251,19 @@ int reach(const struct reach_config *config, struct socks6_dial_result *result)
         status = run(attempt, time_left(config->dial.timeout_ms, started_ms), result);
         again = status == SOCKS6_DIAL_PROXY_FAILED && is_worth_another(attempt);
         cache_use_done(&attempt->use);
+        if (status != SOCKS6_DIAL_OK) {
+            tls_client_free(attempt->tls);
+            attempt->tls = NULL;
+        }
         if (again && tries == 0) {
             trace(attempt, "%s; asking once more over another connection", result->error);
         }
     }
-    free(attempt);
+    if (status != SOCKS6_DIAL_OK) {
+        free(attempt);
+        return status;
+    }
+    *stream = (struct stream){.fd = result->fd, .tls = attempt->tls, .keeper = attempt};
+    result->fd = -1;
     return status;
 }

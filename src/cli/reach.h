@@ -1,7 +1,7 @@
 /*
- * The way through a SOCKS 6 proxy with what the cache knows of it: a session instead of a login, and a token that makes the
- * request one that is acted on once. What the proxy says goes back into the cache. Called by subcommands in the place of
- * socks6_dial().
+ * The way through a proxy, over TLS where the URL says so, and with what the cache knows of it: a session instead of a login,
+ * a token that makes the request one that is acted on once, a ticket of TLS. What the proxy says goes back into the cache.
+ * Called by subcommands in the place of socks6_dial().
  */
 #ifndef CLI_REACH_H
 #define CLI_REACH_H
@@ -10,15 +10,19 @@
 
 #include <socks6/dial.h>
 
+#include "cli/stream.h"
+
 struct reach_config {
-    struct socks6_dial_config dial; /* as for socks6_dial(), without its session part */
-    bool no_session;                /* --no-session: neither the cache's nor a new one */
+    struct socks6_dial_config dial; /* as for socks6_dial(), without session and layer. The proxy outlives the stream */
+    bool no_session;                /* --no-session: nothing of the cache is used, and nothing kept */
+    bool no_early_data;             /* --no-early-data: the request waits for the end of the TLS handshake */
 };
 
 /*
- * As socks6_dial(). If the proxy does not know the session any more, or rejects the token, it is asked once more over
+ * As socks6_dial(); the connection comes in `stream`, which is to be given to stream_done() whatever the outcome. If the proxy does not know the session any more, or rejects the token, it is asked once more over
  * another connection, unless a copy of what was sent may have been acted on.
  */
-SOCKS6_MUST_CHECK int reach(const struct reach_config *config, struct socks6_dial_result *result);
+SOCKS6_MUST_CHECK int reach(const struct reach_config *config, struct stream *stream,
+                            struct socks6_dial_result *result);
 
 #endif

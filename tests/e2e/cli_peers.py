@@ -334,9 +334,9 @@ class SessionProxy6(Proxy6):
     most, 0 = none. `untrusted`: sessions need the login each time. `id_in_reply`: the id comes in the Operation Reply.
     """
 
-    def __init__(self, users=None, window=4096, untrusted=False, id_in_reply=False, wrap=None, port=0):
+    def __init__(self, users=None, window=4096, untrusted=False, id_in_reply=False, port=0):
         self.sessions = {}  # id -> {"base", "size", "spent"}
-        self.window, self.untrusted, self.id_in_reply, self.wrap = window, untrusted, id_in_reply, wrap
+        self.window, self.untrusted, self.id_in_reply = window, untrusted, id_in_reply
         self.lock = threading.Lock()
         self.acted, self.rejected, self.invalid = 0, 0, 0
         super().__init__(users, port=port)
@@ -391,8 +391,6 @@ class SessionProxy6(Proxy6):
         return not rejected, auth6(rejected, *answer), late
 
     def _converse(self, sock):
-        if self.wrap:
-            sock = self.wrap(sock)
         request = Request6(sock)
         with self.lock:
             self.requests.append(request)

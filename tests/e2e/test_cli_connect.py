@@ -336,7 +336,7 @@ def test_foreign_scheme():
     for args, env in ((("-x", "http://h:1"), {}), ((), {"SOCKS6_PROXY": "http://alice:hunter2@h:1"})):
         done = socks6(*args, "connect", "s.test", 1, env=env)
         assert done.returncode == 2
-        assert "the scheme is not one of socks6:// and socks5h://" in said(done)
+        assert "the scheme is not one of socks6://, socks6s:// and socks5h://" in said(done)
 
 
 def test_family_of_the_connection_to_the_proxy():
@@ -509,7 +509,7 @@ def test_closed_standard_descriptors():
     (["connect", "h" * 256, "80"], "HOST must be"),
     (["connect", "-4", "-6", "h", "1"], "exclude each other"),
     (["connect", "-w", "0", "h", "1"], "-w: '0'"),
-    (["connect", "-x", "socks6s://h", "h", "1"], "TLS"),
+    (["connect", "-x", "socks6s://h?tls=1", "h", "1"], "tls= takes"),
     (["connect", "-x", "socks6://alice:hunter2@h:x", "h", "1"], "the port must be"),
     (["connect", "-x", "alice:hunter2@h", "h", "1"], "starts with socks6://"),
     (["connect", "--proxy-user", "a", "--password-file", "/nonexistent", "h", "1"], "No such file or directory"),

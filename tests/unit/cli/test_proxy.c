@@ -114,17 +114,15 @@ static void test_foreign_scheme_is_passed_over_in_all_proxy_only(void **state)
     assert_usage(&none, "the proxy URL of SOCKS6_PROXY: the scheme");
 }
 
-static void test_tls_is_refused_everywhere(void **state)
+static void test_tls_is_a_scheme_of_ours(void **state)
 {
     const struct proxy_options none = {NULL, NULL, NULL};
-    const struct proxy_options option = {.url = "socks6s://h"};
     const struct proxy_options certificate = {.url = "socks6://h?ca=x"};
 
     (void)state;
-    assert_usage(&option, "TLS");
-    assert_usage(&certificate, "TLS");
-    setenv("ALL_PROXY", "socks6s://h", 1); /* our scheme: not passed over */
-    assert_usage(&none, "the proxy URL of ALL_PROXY: socks6s:// (TLS to the proxy) is not in this version");
+    assert_usage(&certificate, "socks6s:// only");
+    setenv("ALL_PROXY", "socks6s://h?tls=1", 1); /* not passed over */
+    assert_usage(&none, "the proxy URL of ALL_PROXY: tls= takes 1.3 or 1.2");
 }
 
 static void test_empty_option_is_an_error(void **state)
@@ -278,7 +276,7 @@ int main(void)
         cmocka_unit_test_setup(test_order_of_sources, set_up),
         cmocka_unit_test_setup(test_empty_variable_counts_as_unset, set_up),
         cmocka_unit_test_setup(test_foreign_scheme_is_passed_over_in_all_proxy_only, set_up),
-        cmocka_unit_test_setup(test_tls_is_refused_everywhere, set_up),
+        cmocka_unit_test_setup(test_tls_is_a_scheme_of_ours, set_up),
         cmocka_unit_test_setup(test_empty_option_is_an_error, set_up),
         cmocka_unit_test_setup(test_sources_of_user_and_password, set_up),
         cmocka_unit_test_setup(test_contradictions_are_refused, set_up),

@@ -65,6 +65,7 @@ int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout)
 struct rig {
     struct pump_config config;
     struct pump_result result;
+    struct stream net;
     pthread_t thread;
     int in;     /* we write what the pump reads; -1 = none */
     int out;    /* we read what the pump writes */
@@ -103,7 +104,8 @@ static int set_up(void **state)
     atomic_store(&without_proc, 0);
     must(r != NULL && pipe(in) == 0 && pipe(out) == 0);
     tcp_pair(net);
-    r->config = (struct pump_config){.in = in[0], .out = out[1], .net = net[0], .idle_ms = -1, .quit_ms = -1};
+    r->net = (struct stream){.fd = net[0]};
+    r->config = (struct pump_config){.in = in[0], .out = out[1], .net = &r->net, .idle_ms = -1, .quit_ms = -1};
     r->in = in[1];
     r->out = out[0];
     r->remote = net[1];
@@ -135,7 +137,7 @@ static int tear_down(void **state)
     replace(&r->out, -1);
     replace(&r->remote, -1);
     replace(&r->config.in, -1);
-    close(r->config.net);
+    stream_done(&r->net);
     free(r);
     return 0;
 }
@@ -167,7 +169,7 @@ static uint8_t byte_at(size_t i)
 }
 
 /* Both run in threads, so that all directions move at once. */
-struct stream {
+struct traffic {
     pthread_t thread;
     int fd;
     size_t len;
@@ -176,7 +178,7 @@ struct stream {
 
 static void *write_pattern(void *user)
 {
-    struct stream *s = user;
+    struct traffic *s = user;
     static _Thread_local uint8_t buf[10007];
 
     for (size_t done = 0; done < s->len;) {
@@ -195,7 +197,7 @@ static void *write_pattern(void *user)
 
 static void *check_pattern(void *user)
 {
-    struct stream *s = user;
+    struct traffic *s = user;
     static _Thread_local uint8_t buf[10007];
 
     while (s->good < s->len) {
@@ -214,13 +216,13 @@ static void *check_pattern(void *user)
     return NULL;
 }
 
-static void stream_start(struct stream *s, void *(*run_it)(void *), int fd, size_t len)
+static void traffic_start(struct traffic *s, void *(*run_it)(void *), int fd, size_t len)
 {
-    *s = (struct stream){.fd = fd, .len = len};
+    *s = (struct traffic){.fd = fd, .len = len};
     must(pthread_create(&s->thread, NULL, run_it, s) == 0);
 }
 
-static void stream_wait(struct stream *s)
+static void traffic_wait(struct traffic *s)
 {
     must(pthread_join(s->thread, NULL) == 0);
 }
@@ -235,17 +237,17 @@ static void assert_at_end(int fd)
 /* Megabytes both ways at once; the local side ends first, then the remote end. */
 static void exchange(struct rig *r, size_t size)
 {
-    struct stream up, down, at_remote, at_out;
+    struct traffic up, down, at_remote, at_out;
 
     rig_start(r);
-    stream_start(&at_remote, check_pattern, r->remote, size);
-    stream_start(&at_out, check_pattern, r->out, size);
-    stream_start(&up, write_pattern, r->in, size);
-    stream_start(&down, write_pattern, r->remote, size);
-    stream_wait(&up);
-    stream_wait(&down);
-    stream_wait(&at_remote);
-    stream_wait(&at_out);
+    traffic_start(&at_remote, check_pattern, r->remote, size);
+    traffic_start(&at_out, check_pattern, r->out, size);
+    traffic_start(&up, write_pattern, r->in, size);
+    traffic_start(&down, write_pattern, r->remote, size);
+    traffic_wait(&up);
+    traffic_wait(&down);
+    traffic_wait(&at_remote);
+    traffic_wait(&at_out);
     assert_int_equal(at_remote.good, size);
     assert_int_equal(at_out.good, size);
 }
@@ -356,26 +358,26 @@ static void test_files_are_read_and_written(void **state)
 {
     struct rig *r = *state;
     FILE *in = tmpfile(), *out = tmpfile();
-    struct stream s;
+    struct traffic s;
 
     must(in != NULL && out != NULL);
-    stream_start(&s, write_pattern, fileno(in), 3 * MIB);
-    stream_wait(&s);
+    traffic_start(&s, write_pattern, fileno(in), 3 * MIB);
+    traffic_wait(&s);
     must(lseek(fileno(in), 0, SEEK_SET) == 0);
     replace(&r->config.in, dup(fileno(in)));
     replace(&r->config.out, dup(fileno(out)));
     rig_start(r);
-    stream_start(&s, check_pattern, r->remote, 3 * MIB);
-    stream_wait(&s);
+    traffic_start(&s, check_pattern, r->remote, 3 * MIB);
+    traffic_wait(&s);
     assert_int_equal(s.good, 3 * MIB);
     assert_at_end(r->remote);
-    stream_start(&s, write_pattern, r->remote, 3 * MIB);
-    stream_wait(&s);
+    traffic_start(&s, write_pattern, r->remote, 3 * MIB);
+    traffic_wait(&s);
     must(shutdown(r->remote, SHUT_WR) == 0);
     assert_ends(r, PUMP_DONE, 0);
     must(lseek(fileno(out), 0, SEEK_SET) == 0);
-    stream_start(&s, check_pattern, fileno(out), 3 * MIB);
-    stream_wait(&s);
+    traffic_start(&s, check_pattern, fileno(out), 3 * MIB);
+    traffic_wait(&s);
     assert_int_equal(s.good, 3 * MIB);
     fclose(in);
     fclose(out);
@@ -388,20 +390,20 @@ static void test_files_are_read_and_written(void **state)
 static void test_full_output_does_not_stop_input(void **state)
 {
     struct rig *r = *state;
-    struct stream up, down, at_remote, at_out;
+    struct traffic up, down, at_remote, at_out;
 
     rig_start(r);
-    stream_start(&down, write_pattern, r->remote, 16 * MIB);
-    stream_start(&at_remote, check_pattern, r->remote, 16 * MIB);
-    stream_start(&up, write_pattern, r->in, 16 * MIB);
-    stream_wait(&up);
-    stream_wait(&at_remote);
+    traffic_start(&down, write_pattern, r->remote, 16 * MIB);
+    traffic_start(&at_remote, check_pattern, r->remote, 16 * MIB);
+    traffic_start(&up, write_pattern, r->in, 16 * MIB);
+    traffic_wait(&up);
+    traffic_wait(&at_remote);
     assert_int_equal(at_remote.good, 16 * MIB);
     assert_int_equal(fcntl(r->config.in, F_GETFL) & O_NONBLOCK, 0);
     assert_int_equal(fcntl(r->config.out, F_GETFL) & O_NONBLOCK, 0);
-    stream_start(&at_out, check_pattern, r->out, 16 * MIB);
-    stream_wait(&at_out);
-    stream_wait(&down);
+    traffic_start(&at_out, check_pattern, r->out, 16 * MIB);
+    traffic_wait(&at_out);
+    traffic_wait(&down);
     assert_int_equal(at_out.good, 16 * MIB);
     replace(&r->in, -1);
     must(shutdown(r->remote, SHUT_WR) == 0);
@@ -412,18 +414,18 @@ static void test_full_output_does_not_stop_input(void **state)
 static void test_full_connection_does_not_stop_output(void **state)
 {
     struct rig *r = *state;
-    struct stream up, down, at_remote, at_out;
+    struct traffic up, down, at_remote, at_out;
 
     rig_start(r);
-    stream_start(&up, write_pattern, r->in, 32 * MIB);
-    stream_start(&at_out, check_pattern, r->out, 8 * MIB);
-    stream_start(&down, write_pattern, r->remote, 8 * MIB);
-    stream_wait(&at_out);
-    stream_wait(&down);
+    traffic_start(&up, write_pattern, r->in, 32 * MIB);
+    traffic_start(&at_out, check_pattern, r->out, 8 * MIB);
+    traffic_start(&down, write_pattern, r->remote, 8 * MIB);
+    traffic_wait(&at_out);
+    traffic_wait(&down);
     assert_int_equal(at_out.good, 8 * MIB);
-    stream_start(&at_remote, check_pattern, r->remote, 32 * MIB);
-    stream_wait(&at_remote);
-    stream_wait(&up);
+    traffic_start(&at_remote, check_pattern, r->remote, 32 * MIB);
+    traffic_wait(&at_remote);
+    traffic_wait(&up);
     assert_int_equal(at_remote.good, 32 * MIB);
     replace(&r->in, -1);
     must(shutdown(r->remote, SHUT_WR) == 0);
@@ -462,7 +464,7 @@ static void test_reset_after_the_remote_end_is_an_error(void **state)
 static void test_answer_before_a_reset_is_delivered(void **state)
 {
     struct rig *r = *state;
-    struct stream s;
+    struct traffic s;
     struct pollfd pfd = {.events = POLLIN};
     char buf[8];
 
@@ -472,11 +474,11 @@ static void test_answer_before_a_reset_is_delivered(void **state)
     assert_memory_equal(buf, "too much", 8);
     must(shutdown(r->remote, SHUT_WR) == 0);
     assert_at_end(r->out);
-    stream_start(&s, write_pattern, r->in, 60000);
+    traffic_start(&s, write_pattern, r->in, 60000);
     pfd.fd = r->remote;
     must(__real_poll(&pfd, 1, 30000) == 1);
     replace(&r->remote, -1); /* with data unread, so the kernel resets */
-    stream_wait(&s);
+    traffic_wait(&s);
     must(pthread_join(r->thread, NULL) == 0);
     assert_int_equal(r->result.end, PUMP_NET_ERROR);
     assert_int_equal(r->result.received, 8);
@@ -529,16 +531,16 @@ static void test_reader_that_leaves_ends_it(void **state)
 static void test_reader_that_leaves_unread_bytes_ends_it(void **state)
 {
     struct rig *r = *state;
-    struct stream s;
+    struct traffic s;
     struct pollfd pfd = {r->out, POLLIN, 0};
 
     rig_start(r);
-    stream_start(&s, write_pattern, r->remote,
-                 1 * MIB); /* the pipe and the pump's buffer hold less, the sockets more */
+    traffic_start(&s, write_pattern, r->remote,
+                  1 * MIB); /* the pipe and the pump's buffer hold less, the sockets more */
     must(__real_poll(&pfd, 1, 30000) == 1);
     replace(&r->out, -1);
     assert_ends(r, PUMP_OUT_GONE, 0);
-    stream_wait(&s);
+    traffic_wait(&s);
 }
 
 static void test_local_failures_are_told(void **state)
@@ -605,14 +607,14 @@ static void test_hung_up_terminal_is_the_end_of_input(void **state)
 static void test_waiting_does_not_spin(void **state)
 {
     struct rig *r = *state;
-    struct stream s;
+    struct traffic s;
 
     r->config.idle_ms = 100;
     replace(&r->in, -1); /* POLLHUP on the input */
     rig_start(r);
     assert_at_end(r->remote);
-    stream_start(&s, write_pattern, r->remote, 100000); /* more than the pipe takes; nobody reads it */
-    stream_wait(&s);
+    traffic_start(&s, write_pattern, r->remote, 100000); /* more than the pipe takes; nobody reads it */
+    traffic_wait(&s);
     must(shutdown(r->remote, SHUT_WR) == 0); /* POLLHUP on the connection as well */
     assert_ends(r, PUMP_IDLE, 0);
     assert_in_range(atomic_load(&polls), 1, 200);

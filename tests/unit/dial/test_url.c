@@ -66,7 +66,9 @@ static void test_schemes_are_told_apart(void **state)
     assert_int_equal(parsed("SOCKS6://h")->scheme, SOCKS6_SCHEME_SOCKS6);
     assert_int_equal(parsed("socks5h://h")->scheme, SOCKS6_SCHEME_SOCKS5H);
     assert_int_equal(parsed("Socks5H://h")->scheme, SOCKS6_SCHEME_SOCKS5H);
-    assert_refused("socks6s://h", "TLS");
+    assert_int_equal(parsed("Socks6S://h")->scheme, SOCKS6_SCHEME_SOCKS6);
+    assert_int_equal(parsed("socks6s://h")->is_tls, 1);
+    assert_int_equal(parsed("socks6://h")->is_tls, 0);
     assert_refused("socks5://h", "socks5h://");
     assert_refused("http://h", "not one of");
     assert_refused("socks6x://h", "not one of");
@@ -230,15 +232,44 @@ static void test_draft_parameter(void **state)
     assert_refused("socks6://h?draft", "unknown parameter");
     assert_refused("socks6://h?draft=8&draft=8", "twice");
     assert_refused("socks6://h?draft=8&x=1", "unknown parameter");
-    assert_refused("socks5h://h?draft=8", "socks6:// only");
+    assert_refused("socks5h://h?draft=8", "socks6:// and socks6s:// only");
+}
+
+static void test_tls_parameters(void **state)
+{
+    const struct socks6_proxy *p = parsed("socks6s://h?ca=/etc/my%20ca.pem&cert=c.pem&key=k.pem&draft=12&tls=1.2");
+    char url[SOCKS6_PATH_MAX + 64] = "socks6s://h?ca=";
+    size_t len = strlen(url);
+
+    (void)state;
+    assert_addr(&p->addr, "h:1443");
+    assert_string_equal(p->ca, "/etc/my ca.pem");
+    assert_string_equal(p->certificate, "c.pem");
+    assert_string_equal(p->key, "k.pem");
+    assert_int_equal(p->draft, SOCKS6_DRAFT_12);
+    assert_int_equal(p->tls_1_2, 1);
+    p = parsed("socks6s://a:b@h:7?tls=1.3");
+    assert_addr(&p->addr, "h:7");
+    assert_string_equal(p->ca, "");
+    assert_int_equal(p->tls_1_2, 0);
+    assert_refused("socks6s://h?ca=", "name of a file");
+    assert_refused("socks6s://h?ca=a%00b", "NUL");
+    assert_refused("socks6s://h?ca=a&ca=b", "ca= is given twice");
+    assert_refused("socks6s://h?key=k", "key= needs cert=");
+    assert_refused("socks6s://h?tls=1.1", "1.3 or 1.2");
+    memset(url + len, 'x', SOCKS6_PATH_MAX);
+    assert_int_equal(strlen(parsed(url)->ca), SOCKS6_PATH_MAX);
+    url[len + SOCKS6_PATH_MAX] = 'x';
+    assert_refused(url, "longer than 511");
 }
 
 static void test_other_parts_are_refused(void **state)
 {
     (void)state;
-    assert_refused("socks6://h?ca=/etc/ca.pem", "TLS");
-    assert_refused("socks6://h?cert=a&key=b", "TLS");
-    assert_refused("socks6://h?key=b", "TLS");
+    assert_refused("socks6://h?ca=/etc/ca.pem", "socks6s:// only");
+    assert_refused("socks6://h?cert=a&key=b", "socks6s:// only");
+    assert_refused("socks5h://h?key=b", "socks6s:// only");
+    assert_refused("socks6://h?tls=1.2", "socks6s:// only");
     assert_refused("socks6://h?colour=red", "unknown parameter");
     assert_refused("socks6://h/path", "path");
     assert_refused("socks6://h#top", "'#'");
@@ -263,7 +294,7 @@ static void test_no_error_gives_a_password_away(void **state)
         "socks6://alice@h?hunter2",
         "socks6://alice:x?hunter2@h",
         "socks6://alice:x#hunter2@h",
-        "socks6s://alice:hunter2@h",
+        "socks6s://alice:hunter2@h?ca=",
         "http://alice:hunter2@h",
         "socks6://alice:hunter2@[h",
         "socks6://alice:hunter2@a b",
@@ -332,6 +363,7 @@ int main(void)
         cmocka_unit_test(test_bad_credentials_are_refused),
         cmocka_unit_test(test_longest_credentials_fit),
         cmocka_unit_test(test_draft_parameter),
+        cmocka_unit_test(test_tls_parameters),
         cmocka_unit_test(test_other_parts_are_refused),
         cmocka_unit_test(test_no_error_gives_a_password_away),
         cmocka_unit_test(test_reason_is_cut_to_its_room),
