@@ -9,7 +9,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from harness import campaign, profiling, publish, report  # noqa: E402
+from harness import campaign, profiling, publish, report, rtt  # noqa: E402
 from harness.cases import GROUPS, IDLE, IDLE_TARGETS, MEASURES, TARGETS, select  # noqa: E402
 from harness.servers import Servers  # noqa: E402
 from harness.world import BenchError, World  # noqa: E402
@@ -27,7 +27,8 @@ def parse(arguments):
         prog="./dev bench", description="Measures socks6d beside other proxies; doc/performance.md explains how.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"names: {', '.join(GROUPS)}, or single measures:\n  {', '.join([*MEASURES, IDLE])}\n"
-               f"targets:\n  {', '.join(TARGETS)}")
+               f"targets:\n  {', '.join(TARGETS)}\n"
+               "time to first byte over long ways: ./dev bench rtt (rtt --help)")
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all)")
     parser.add_argument("--quick", action="store_true", help="minutes instead of half an hour; ratios are indicative")
     parser.add_argument("--rounds", type=int, help="how often each sample is taken (9; --quick 3)")
@@ -116,10 +117,12 @@ def measure(options, world):
 
 
 def main(arguments):
-    options = parse(arguments)
-    os.makedirs(options.out, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
+    if arguments[:1] == ["rtt"]:
+        return rtt.main(arguments[1:], say)
+    options = parse(arguments)
+    os.makedirs(options.out, exist_ok=True)
     build = os.environ.get("SOCKS6_BUILD", os.path.join(ROOT, "build", "bench"))
     with tempfile.TemporaryDirectory(prefix="socks6-bench-") as work:
         os.chmod(work, 0o755)  # dante's and nginx's processes are other users

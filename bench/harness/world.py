@@ -208,7 +208,7 @@ class World:
         probe = subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False)
         return probe.returncode == 0
 
-    def _space(self):
+    def space(self):
         space = Namespace()
         self.spaces.append(space)
         space.run("ip", "link", "set", "lo", "up")
@@ -224,13 +224,13 @@ class World:
         return self.places[name]
 
     def _local(self):
-        space = self._space() if self.can_isolate else None
+        space = self.space() if self.can_isolate else None
         return Place("local", (space, space, space), LOCAL)
 
     def _veth(self):
         if not self.can_isolate:
             raise BenchError("no network namespaces")
-        client, proxy, server = self._space(), self._space(), self._space()
+        client, proxy, server = self.space(), self.space(), self.space()
         ends = ((client, "10.201.1.1", VETH["from"]), (server, "10.201.2.1", VETH["to"]))
         for number, (space, gateway, (first, count)) in enumerate(ends):
             space.run("ip", "link", "add", "out", "type", "veth", "peer", "name", f"in{number}", "netns", str(proxy.holder.pid))
@@ -243,6 +243,13 @@ class World:
             space.run("ip", "route", "add", "default", "via", gateway)
         proxy.set("net.ipv4.ip_forward", 1)  # for "direct"
         return Place("veth", (client, proxy, server), VETH)
+
+    def add_place(self, name, spaces, addresses):
+        """A Place of somebody else's making, with a backend."""
+        made = Place(name, spaces, addresses)
+        self.places[name] = made
+        self._start_backend(made)
+        return made
 
     def _start_backend(self, place):
         place.tally = os.path.join(self.work, f"tally-{place.name}")

@@ -95,6 +95,33 @@ def test_what_there_is_not_is_refused(tmp_path, arguments, leaves_nothing):
     assert done.returncode == 2 and "usage:" in done.stderr
 
 
+def test_round_trips_in_small(tmp_path, isolation, leaves_nothing):
+    if not os.path.exists("/dev/net/tun"):
+        pytest.skip("no /dev/net/tun")
+    rows = "direct,direct-tfo,socks5,socks6-cold,socks6-tokenless-tfo,socks6-tokenless-act-tfo"
+    done = subprocess.run([*bench(tmp_path)[:-2], "rtt", "--samples", "2", "--geometry", "40/20", "--only", rows, "--out",
+                           str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = {row["name"]: row for row in json.loads((tmp_path / "rtt.json").read_text(encoding="utf-8"))["rows"]}
+    assert set(results) == set(rows.split(","))
+    # Nothing is faster than its round trips; a busy machine may be slower.
+    for name, (c, s) in {"direct": (2, 2), "direct-tfo": (1, 1), "socks5": (4, 2), "socks6-cold": (2, 2),
+                         "socks6-tokenless-tfo": (2, 1), "socks6-tokenless-act-tfo": (1, 1)}.items():
+        assert results[name]["geometries"]["40/20"]["low_ms"] >= 40 * c + 20 * s - 0.5, name
+    for name, found in results.items():
+        has_data = 2 if name.endswith("tfo") else 0
+        assert found["geometries"]["40/20"]["client_syn_data"] == has_data
+        assert found["geometries"]["40/20"]["server_syn_data"] == has_data
+    assert "handshake (tfo_without_token: wait)" in (tmp_path / "rtt.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("arguments", [["--geometry", "50"], ["--geometry", "a/b"], ["--geometry", "1/5"], ["--samples", "-1"]])
+def test_round_trips_with_bad_arguments_are_refused(tmp_path, arguments):
+    done = subprocess.run([*bench(tmp_path)[:-2], "rtt", "--out", str(tmp_path), *arguments], capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 2 and "usage:" in done.stderr
+
+
 def load(*arguments):
     return subprocess.run([os.path.join(build_dir(), "bench", "load"), *arguments], capture_output=True, text=True, check=False)
 

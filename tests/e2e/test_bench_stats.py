@@ -11,7 +11,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "bench"))
 
-from harness import cases, chart, publish, report, sampling, stats  # noqa: E402
+from harness import cases, chart, publish, report, rtt_report, rtt_rows, sampling, stats  # noqa: E402
 from harness.campaign import Journal  # noqa: E402
 from harness.world import BenchError  # noqa: E402
 
@@ -285,3 +285,50 @@ def test_publishing_rewrites_what_stands_between_the_marks(tmp_path):
     assert os.listdir(tmp_path / "doc" / "performance") == ["hs256.svg"]
     with pytest.raises(ValueError):
         publish.between("no marks", "results", "x")
+
+
+# Round trips ----------------------------------------------------------------------------------------------------------
+
+
+def times(c, s, extra=0.0):
+    return {(each_c, each_s): c * each_c + s * each_s + extra for each_c, each_s in ((50, 10), (200, 5), (20, 80))}
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (2, 1), (2, 2), (4, 2), (5, 2), (1, 2)])
+def test_round_trips_are_told_from_the_times_of_three_geometries(counts):
+    for extra in (0.0, 0.6, 2.0):
+        assert rtt_report.fit(times(*counts, extra), (3, 3)) == counts
+    assert rtt_report.units(*counts) == {(1, 1): "C+S", (2, 1): "2C+S", (2, 2): "2C+2S", (4, 2): "4C+2S", (5, 2): "5C+2S",
+                                         (1, 2): "C+2S"}[counts]
+
+
+def test_expected_round_trips_are_believed_only_if_the_times_agree():
+    assert rtt_report.fit({(50, 5): 252.0}, (4, 2)) == (5, 0)
+    assert rtt_report.fit({(50, 10): 224.0}, (4, 2)) == (4, 2)
+    assert rtt_report.fit(times(2, 2), (1, 1)) == (2, 2)
+
+
+def test_rows_pay_for_what_their_notes_say():
+    rows = {row.name: row for row in rtt_rows.rows_for({})}
+    assert len(rows) == len(rtt_rows.rows_for({}))
+    for name, trips in {"direct": (2, 2), "direct-tfo": (1, 1), "dante": (4, 2), "microsocks-password": (5, 2), "socks6-cold": (2, 2),
+                        "socks6-tokenless-tfo": (2, 1), "socks6-tokenless-act-tfo": (1, 1), "socks6-warm-tfo": (1, 1),
+                        "socks6-password-warm": (2, 2), "socks6-tls-cold": (3, 2), "socks6-tls-warm-tfo": (2, 1),
+                        "socks6-password-early-data-warm-tfo": (1, 1), "socks6-early-data-warm": (2, 2)}.items():
+        assert rows[name].round_trips == trips, name
+    for row in rows.values():
+        assert (row.round_trips == (1, 1)) == (not row.costs)
+
+
+def test_round_trip_report_names_what_differs_and_what_is_left_out():
+    class Options:
+        samples = 3
+        geometries = [type("G", (), {"c": 50, "s": 10, "name": "50/10"})]
+    row = next(row for row in rtt_rows.rows_for({}) if row.name == "socks6-warm-tfo")
+    entry = {"median_ms": 112.0, "low_ms": 111.0, "high_ms": 113.0, "samples": 3, "startup_ms": 2.0, "client_syn_data": 3,
+             "server_syn_data": 1}
+    results = rtt_report.evaluate([row], {row.name: {"50/10": entry}}, {"there is no tls": ["socks6-tls-cold"]}, Options, False)
+    text = rtt_report.markdown(results)
+    assert "**2C+S** instead of C+S" in text and "| yes | 1 of 3 |" in text
+    assert "| 52.0 ms | **no** | - |" in text
+    assert "Left out, because there is no tls: `socks6-tls-cold`." in text
