@@ -19,6 +19,7 @@ complete -c socks6 -n '__fish_seen_subcommand_from connect' -l no-early-data -d 
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l no-session -d 'Use and keep nothing of the cache file'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l no-shutdown -d 'Never close our side of the connection'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l early -d 'Send the first bytes of standard input with the request'
+complete -c socks6 -n '__fish_seen_subcommand_from connect' -l remote-tfo -d 'Let the proxy send our first data in its SYN to HOST'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l happy-eyeballs -a 'on off' -d 'Ask the proxy to race the addresses of HOST, or not to'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -s N -d 'Close our side at the end of standard input (the default)'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -s q -x -d 'Seconds to go on after the end of standard input'

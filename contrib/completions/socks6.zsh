@@ -26,6 +26,7 @@ _socks6() {
             '--no-session[use and keep nothing of the cache file]' \
             '--no-shutdown[never close our side of the connection]' \
             '--early[send the first bytes of standard input with the request]' \
+            '--remote-tfo=-[let the proxy send our first data in its SYN to HOST]::(bytes)' \
             '--happy-eyeballs=-[ask the proxy to race the addresses of HOST, or not to]::(on off)' \
             '-N[close our side at the end of standard input (the default)]' \
             '-q[end that long after the end of standard input]:seconds:' \

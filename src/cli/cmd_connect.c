@@ -28,7 +28,8 @@ enum {
     OPTION_HAPPY_EYEBALLS,
     OPTION_NO_EARLY_DATA,
     OPTION_NO_SESSION,
-    OPTION_NO_SHUTDOWN
+    OPTION_NO_SHUTDOWN,
+    OPTION_REMOTE_TFO
 };
 
 static const char name[] = "connect";
@@ -57,6 +58,10 @@ static const char help_text[] = "Usage: socks6 connect [OPTION]... HOST PORT\n"
                                 "      --no-session       introduce ourselves to the proxy anew, and keep\n"
                                 "                         nothing: the cache file is not touched\n"
                                 "      --no-shutdown      never close our side\n"
+                                "      --remote-tfo[=BYTES]\n"
+                                "                         let the proxy send what it has of our data by then,\n"
+                                "                         BYTES of it at most, in its SYN to HOST (TCP Fast Open).\n"
+                                "                         HOST may get that twice; for use with --early\n"
                                 "  -q SECONDS             end that long after the end of standard input;\n"
                                 "                         negative: when the remote end closes (the default)\n"
                                 "  -v                     say each step on standard error\n"
@@ -135,6 +140,22 @@ static int take_eyeballs(const char *text, struct connect_options *out)
     return say_usage(name, "--happy-eyeballs is on or off, not '%s'", text);
 }
 
+static int take_remote_tfo(const char *text, struct connect_options *out)
+{
+    char *end = NULL;
+    long bytes = 0;
+
+    if (text != NULL) {
+        errno = 0;
+        bytes = strtol(text, &end, 10);
+        if (errno != 0 || end == text || *end != '\0' || bytes < 1 || bytes > UINT16_MAX) {
+            return say_usage(name, "--remote-tfo: '%s' is not a number of bytes from 1 to %d", text, UINT16_MAX);
+        }
+    }
+    out->remote_tfo = (int)bytes;
+    return 0;
+}
+
 static int take_option(int option, char **argv, struct proxy_options *proxy, struct connect_options *out)
 {
     if (command_take_option(proxy, option, optarg)) {
@@ -162,6 +183,8 @@ static int take_option(int option, char **argv, struct proxy_options *proxy, str
     case OPTION_NO_SHUTDOWN:
         out->shutdown_ms = -1;
         return 0;
+    case OPTION_REMOTE_TFO:
+        return take_remote_tfo(optarg, out);
     case 'w':
         return parse_seconds(optarg, 1, &out->timeout_ms)
                    ? 0
@@ -190,6 +213,7 @@ int connect_parse(int argc, char **argv, struct proxy_options *proxy, struct con
                                           {"no-early-data", no_argument, NULL, OPTION_NO_EARLY_DATA},
                                           {"no-session", no_argument, NULL, OPTION_NO_SESSION},
                                           {"no-shutdown", no_argument, NULL, OPTION_NO_SHUTDOWN},
+                                          {"remote-tfo", optional_argument, NULL, OPTION_REMOTE_TFO},
                                           {NULL, 0, NULL, 0}};
     int option, rc;
 
@@ -197,6 +221,7 @@ int connect_parse(int argc, char **argv, struct proxy_options *proxy, struct con
     out->family = AF_UNSPEC;
     out->timeout_ms = -1;
     out->quit_ms = -1;
+    out->remote_tfo = -1;
     out->shutdown_ms = SHUTDOWN_MS;
     opterr = 0;
     optind = 0; /* start anew: main() has used getopt_long() on the words before ours */
@@ -254,21 +279,68 @@ static int dial_exit(int status)
     return CLI_EXIT_PROXY;
 }
 
-/* For -v: what the proxy has to say on --happy-eyeballs. */
-static void say_eyeballs(const struct socks6_dial_result *result)
+/* The proxy's answer for its connection to HOST; NULL: it gave none. */
+static const struct socks6_stack_option *find_answer(const struct socks6_dial_result *result, enum socks6_level level,
+                                                     enum socks6_stack_code code)
 {
     for (size_t i = 0; i < result->stack_count; i++) {
         const struct socks6_stack_option *option = &result->stack[i];
-        if (option->leg == SOCKS6_LEG_PROXY_REMOTE && option->level == SOCKS6_LEVEL_IP &&
-            option->code == SOCKS6_IP_HAPPY_EYEBALLS) {
-            say(name, "Happy Eyeballs: the proxy %s",
-                SOCKS6_STACK_FIRST(option->value) == SOCKS6_AVAILABILITY_NO ? "did not use it" : "used it");
-            return;
+        if (option->leg == SOCKS6_LEG_PROXY_REMOTE && option->level == level && option->code == code) {
+            return option;
         }
     }
-    if (result->has_reply) {
+    return NULL;
+}
+
+/* For -v: what the proxy has to say on --happy-eyeballs. */
+static void say_eyeballs(const struct socks6_dial_result *result)
+{
+    const struct socks6_stack_option *answer = find_answer(result, SOCKS6_LEVEL_IP, SOCKS6_IP_HAPPY_EYEBALLS);
+
+    if (answer != NULL) {
+        say(name, "Happy Eyeballs: the proxy %s",
+            SOCKS6_STACK_FIRST(answer->value) == SOCKS6_AVAILABILITY_NO ? "did not use it" : "used it");
+    } else if (result->has_reply) {
         say(name, "Happy Eyeballs: the proxy does not say whether it used it");
     }
+}
+
+/* And on --remote-tfo. */
+static void say_remote_tfo(const struct socks6_dial_result *result)
+{
+    const struct socks6_stack_option *answer = find_answer(result, SOCKS6_LEVEL_TCP, SOCKS6_TCP_FAST_OPEN);
+
+    if (answer != NULL && answer->value > 0) {
+        say(name, "TCP Fast Open to the remote end: it took %u bytes with the SYN", (unsigned)answer->value);
+    } else if (answer != NULL) {
+        say(name, "TCP Fast Open to the remote end: it took nothing with the SYN");
+    } else if (result->has_reply) {
+        say(name, "TCP Fast Open to the remote end: the proxy does not say whether it used it");
+    }
+}
+
+/* The Stack options that the command line asks for; how many. */
+static size_t choose_stack(const struct connect_options *options, struct socks6_stack_option stack[2])
+{
+    size_t count = 0;
+
+    if (options->eyeballs != 0) {
+        stack[count++] = (struct socks6_stack_option){
+            .leg = SOCKS6_LEG_PROXY_REMOTE,
+            .level = SOCKS6_LEVEL_IP,
+            .code = SOCKS6_IP_HAPPY_EYEBALLS,
+            .value = SOCKS6_STACK_VALUE(options->eyeballs, 0),
+        };
+    }
+    if (options->remote_tfo >= 0) {
+        stack[count++] = (struct socks6_stack_option){
+            .leg = SOCKS6_LEG_PROXY_REMOTE,
+            .level = SOCKS6_LEVEL_TCP,
+            .code = SOCKS6_TCP_FAST_OPEN,
+            .value = (uint16_t)options->remote_tfo,
+        };
+    }
+    return count;
 }
 
 /* The connection through the proxy: 0 and the stream, or an exit status after an error was printed. */
@@ -276,12 +348,7 @@ static int dial(const struct connect_options *options, const struct socks6_proxy
                 struct stream *stream)
 {
     struct reach_config config = {.no_session = options->no_session != 0, .no_early_data = options->no_early != 0};
-    const struct socks6_stack_option eyeballs = {
-        .leg = SOCKS6_LEG_PROXY_REMOTE,
-        .level = SOCKS6_LEVEL_IP,
-        .code = SOCKS6_IP_HAPPY_EYEBALLS,
-        .value = SOCKS6_STACK_VALUE(options->eyeballs, 0),
-    };
+    struct socks6_stack_option stack[2];
     struct socks6_dial_result result;
     int status;
 
@@ -291,12 +358,15 @@ static int dial(const struct connect_options *options, const struct socks6_proxy
     config.dial.family = options->family;
     config.dial.timeout_ms = options->timeout_ms < 0 ? 0 : (uint64_t)options->timeout_ms;
     config.dial.early = early;
-    config.dial.stack = options->eyeballs != 0 ? &eyeballs : NULL;
-    config.dial.stack_count = options->eyeballs != 0 ? 1 : 0;
+    config.dial.stack_count = choose_stack(options, stack);
+    config.dial.stack = config.dial.stack_count > 0 ? stack : NULL;
     config.dial.trace = options->verbose ? trace : NULL;
     status = reach(&config, stream, &result);
     if (options->verbose && options->eyeballs != 0) {
         say_eyeballs(&result);
+    }
+    if (options->verbose && options->remote_tfo >= 0) {
+        say_remote_tfo(&result);
     }
     if (status != SOCKS6_DIAL_OK) {
         say(name, "%s", result.error);

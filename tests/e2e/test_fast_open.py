@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 
 import pytest
 
@@ -17,7 +18,7 @@ from lib import isolate
 from lib import socks6 as s6
 from lib.capture import ACK, SYN, Capture
 from lib.clients import finish6
-from lib.daemon import Daemon, base_config, run_daemon
+from lib.daemon import Daemon, base_config, client_binary, environment, run_daemon
 from lib.names import ScriptedNames, name_socket
 from lib.net import Listener, recv_exact, wait_until
 from lib.servers import Server
@@ -562,6 +563,31 @@ def test_only_a_reset_lets_the_others_have_the_data(net, start, how, code):
     finally:
         net.server.nft("flush chain inet t i")
         net.server.nft(f"add rule inet t i ip daddr {DEAD4} drop")
+
+
+# The client -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option, size, said", [
+    ("--remote-tfo", 11, "it took 11 bytes with the SYN"), ("--remote-tfo=4", 4, "it took 4 bytes with the SYN"),
+    (None, 0, None)])
+def test_client_asks_and_says_what_was_answered(net, knowing, option, size, said):
+    with net.capture() as capture:
+        done = subprocess.run([*net.client.wrapper, client_binary(), "-x", "socks6://%s:%d" % knowing.addr, "connect", "-v", "--early",
+                               "--no-session", *([option] if option else []), FAST4, str(net.port)], input=b"hello there",
+                              env=environment(), capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0 and done.stdout == b"hello there", done
+        assert syn_sizes(capture, net) == [(FAST4, size)]
+    lines = [line for line in done.stderr.decode().splitlines() if "Fast Open to the remote end" in line]
+    assert len(lines) == (1 if said else 0) and all(said in line for line in lines)
+
+
+def test_client_says_that_nothing_was_taken(net, start):
+    net.forget()
+    done = subprocess.run([*net.client.wrapper, client_binary(), "-x", "socks6://%s:%d" % start().addr, "connect", "-v", "--early",
+                           "--no-session", "--remote-tfo", FAST4, str(net.port)], input=b"hello", env=environment(),
+                          capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0 and b"TCP Fast Open to the remote end: it took nothing with the SYN\n" in done.stderr, done
 
 
 # The configuration ----------------------------------------------------------------------------------------------------

@@ -135,6 +135,10 @@ static void test_options(void **state)
     assert_int_equal(parsed("connect -N h 1").shutdown_ms, 0);
     assert_int_equal(parsed("connect -q 3 h 1").shutdown_ms, 0);
     assert_int_equal(parsed("connect --no-shutdown h 1").shutdown_ms, -1);
+    assert_int_equal(parsed("connect h 1").remote_tfo, -1);
+    assert_int_equal(parsed("connect --remote-tfo h 1").remote_tfo, 0);
+    assert_int_equal(parsed("connect --remote-tfo=1 h 1").remote_tfo, 1);
+    assert_int_equal(parsed("connect --remote-tfo=65535 h 1").remote_tfo, 65535);
     assert_int_equal(parsed("connect --happy-eyeballs h 1").eyeballs, SOCKS6_AVAILABILITY_YES);
     assert_int_equal(parsed("connect --happy-eyeballs=on h 1").eyeballs, SOCKS6_AVAILABILITY_YES);
     assert_int_equal(parsed("connect --happy-eyeballs=off h 1").eyeballs, SOCKS6_AVAILABILITY_NO);
@@ -167,6 +171,9 @@ static void test_wrong_lines_are_refused(void **state)
     assert_refused("connect --zeal h 1", "unknown option '--zeal'");
     assert_refused("connect --zeal=hunter2 h 1", "unknown option '--zeal'\n");
     assert_refused("connect --early=1 h 1", "option '--early' takes no argument");
+    assert_refused("connect --remote-tfo=0 h 1", "--remote-tfo: '0' is not a number of bytes from 1 to 65535");
+    assert_refused("connect --remote-tfo=65536 h 1", "--remote-tfo: '65536' is not a number of bytes from 1 to 65535");
+    assert_refused("connect --remote-tfo= h 1", "--remote-tfo: '' is not a number of bytes from 1 to 65535");
     assert_refused("connect --happy-eyeballs=maybe h 1", "--happy-eyeballs is on or off, not 'maybe'");
     assert_refused("connect --happy-eyeballs= h 1", "--happy-eyeballs is on or off, not ''");
     assert_refused("connect h 1 -w", "option '-w' needs an argument");
