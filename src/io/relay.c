@@ -27,7 +27,7 @@
 /* Well under SOCK_USER_TIMEOUT_MS, so that a closed window is seen in time. */
 #define CHECK_MS 60000u
 _Static_assert(CHECK_MS * 2 <= SOCK_USER_TIMEOUT_MS, "a closed window is seen before the kernel gives up");
-_Static_assert(sizeof(struct relay) <= 160, "memory budget of an idle connection: the record comes on top");
+_Static_assert(sizeof(struct relay) <= 168, "memory budget of an idle connection: the record comes on top");
 
 /* When a relay has lived long enough for what short connections need not pay. */
 #define SETTLE_MS 1000u
@@ -90,8 +90,19 @@ void relay_free(struct relay *relay)
 {
     if (relay != NULL) {
         assert(!relay->is_started && relay->legs[RELAY_A].io.fd < 0);
+        tls_stream_free(relay->tls);
         slab_free(&relay->shared->slab, relay);
     }
+}
+
+void relay_set_tls(struct relay *relay, struct tls_stream *tls)
+{
+    relay->tls = tls;
+}
+
+struct tls_stream *relay_tls(const struct relay *relay)
+{
+    return relay->tls;
 }
 
 void *relay_record(struct relay *relay)
@@ -140,6 +151,7 @@ static void finish(struct relay *relay, enum relay_end end, enum relay_side side
         loop_close(shared->loop, &relay->legs[i].io);
     }
     shared->hooks.done(relay, &result);
+    tls_stream_free(relay->tls);
     slab_free(&shared->slab, relay);
 }
 
@@ -260,10 +272,20 @@ static bool has_delivered_end(const struct relay *relay)
            (relay->legs[RELAY_B].ended && relay->legs[RELAY_A].unacked == 0);
 }
 
+/* What came as early data was acted upon, and the client has been silent since: it may be a recording. */
+static bool lacks_client(const struct relay *relay)
+{
+    return relay->is_settled && relay->tls != NULL && !tls_is_finished(relay->tls);
+}
+
 static void on_timer(struct loop_timer *timer)
 {
     struct relay *relay = LOOP_OWNER(timer, struct relay, timer);
     int rc = 0;
+    if (lacks_client(relay)) {
+        finish(relay, RELAY_RESET, RELAY_A, ETIMEDOUT);
+        return;
+    }
     if (relay->is_settled) {
         rc = release_stuck_pipes(relay);
     } else {
@@ -437,6 +459,7 @@ void relay_refuse(struct relay *relay, int fd_b)
         sock_reset_on_close(relay->legs[i].io.fd);
         loop_close(loop_of(relay), &relay->legs[i].io);
     }
+    tls_stream_free(relay->tls);
     slab_free(&relay->shared->slab, relay);
 }
 
@@ -448,7 +471,7 @@ int relay_start(struct relay *relay, const struct relay_start *start)
     relay->timer.expired = on_timer;
     relay->task.run = on_task;
     relay->limits = start->limits;
-    relay->may_splice = start->may_splice;
+    relay->may_splice = start->may_splice && relay->tls == NULL;
     note_activity(relay);
 
     int rc = start->early_len > UINT32_MAX ? -EINVAL : 0;

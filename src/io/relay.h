@@ -1,5 +1,5 @@
 /*
- * Bytes between two connected TCP sockets until both directions are done.
+ * Bytes between two connected TCP sockets until both directions are done. End A may be a TLS stream.
  *
  * Each direction ends by itself: the source's FIN is passed on as a half-close once everything before it was
  * delivered; a reset of one end resets the other. An idle relay owns no buffer and no pipe: bytes move through one
@@ -11,7 +11,8 @@
  * send buffer has room. (Two exceptions: `early` bytes handed in are kept as they are; and a kernel that is out of TCP
  * memory may refuse room that it reported, for one read.)
  *
- * Limits and resets cut both ends off with a reset, so that a stream cut short never looks complete.
+ * Limits and resets cut both ends off with a reset, so that a stream cut short never looks complete. With TLS an end is
+ * close_notify, both ways, and a TCP FIN without it is a stream cut short.
  *
  * A relay and what its owner remembers of it (the record) are one block of a slab, from the moment that the client is
  * accepted: the client's socket is registered once, edge-triggered, for everything, first for its owner and later for
@@ -27,6 +28,7 @@
 
 struct relay;
 struct relay_shared;
+struct tls_stream;
 
 #define RELAY_READ_MIN 65536u
 #define RELAY_READ_MAX 1048576u
@@ -37,7 +39,7 @@ struct relay_shared;
 
 enum relay_end {
     RELAY_DONE,            /* both directions ended with a FIN */
-    RELAY_RESET,           /* an end was reset, or failed: see `error` and `side` */
+    RELAY_RESET,           /* an end was reset, cut short (ENODATA) or failed: see `error` and `side` */
     RELAY_IDLE,            /* nothing moved for idle_ms */
     RELAY_HALF_CLOSED_IDLE /* one direction had ended, to the last byte, and nothing moved for half_closed_ms */
 };
@@ -88,6 +90,9 @@ void *relay_context(const struct relay *relay);
 /* The socket of A until the relay is started. Owners register it for RELAY_EVENTS. */
 struct loop_io *relay_socket_a(struct relay *relay);
 struct relay *relay_of_socket_a(struct loop_io *io);
+/* The TLS stream over A's socket, from before the start on; the relay frees it when it ends itself. NULL = none. */
+void relay_set_tls(struct relay *relay, struct tls_stream *tls);
+struct tls_stream *relay_tls(const struct relay *relay);
 
 #define RELAY_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
 
@@ -96,7 +101,7 @@ struct relay_start {
     bool b_is_parked;                  /* see loop_park() */
     uint32_t events_a;                 /* what the loop has reported of A and was not used up */
     const struct relay_limits *limits; /* borrowed while the relay lives */
-    bool may_splice;                   /* once a stream is bulk, splice(2) moves it, if there is a pipe */
+    bool may_splice;                   /* once a stream is bulk, splice(2) moves it, if there is a pipe; not with TLS */
     const uint8_t *early;              /* bytes read from A already, to be delivered first; borrowed for the call */
     size_t early_len;
     size_t early_taken; /* of `early`, from its beginning: B's connection has it already (dialer.h) */

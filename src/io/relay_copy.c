@@ -56,10 +56,28 @@ void relay_drop_held(struct relay *relay, enum relay_side from)
     leg->has_pipe = false;
 }
 
-/* send(2), where "would block" is 0. A negative errno else. */
-static ssize_t send_some(struct relay_leg *to, const uint8_t *data, size_t len)
+/* As below, to a TLS stream. */
+static ssize_t send_encrypted(struct tls_stream *tls, struct relay_leg *to, const uint8_t *data, size_t len)
 {
+    ssize_t sent = tls_send(tls, data, len);
+    if (sent == -EAGAIN) {
+        sent = 0;
+    }
+    if (sent >= 0 && (size_t)sent < len) {
+        to->writable = !tls_waits_for_room(tls);
+    }
+    return sent;
+}
+
+/* send(2), where "would block" is 0. A negative errno else. */
+static ssize_t send_some(struct relay *relay, enum relay_side side, const uint8_t *data, size_t len)
+{
+    struct relay_leg *to = &relay->legs[side];
+    struct tls_stream *tls = relay_tls_of(relay, side);
     ssize_t sent;
+    if (tls != NULL) {
+        return send_encrypted(tls, to, data, len);
+    }
     do {
         sent = send(to->io.fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (sent < 0 && errno == EINTR);
@@ -76,10 +94,11 @@ static ssize_t send_some(struct relay_leg *to, const uint8_t *data, size_t len)
 }
 
 /* 0, or a negative errno if the destination failed. */
-static int flush_block(struct relay *relay, struct relay_leg *leg, struct relay_leg *to)
+static int flush_block(struct relay *relay, enum relay_side from)
 {
+    struct relay_leg *leg = &relay->legs[from];
     struct relay_block *block = leg->held.block;
-    ssize_t sent = send_some(to, block->bytes + block->pos, block->len - block->pos);
+    ssize_t sent = send_some(relay, relay_other(from), block->bytes + block->pos, block->len - block->pos);
     if (sent < 0) {
         return (int)sent;
     }
@@ -120,6 +139,15 @@ static enum relay_step end_flow(struct relay *relay, enum relay_side from, struc
 {
     enum relay_side to = relay_other(from);
     struct relay_leg *sink = &relay->legs[to];
+    struct tls_stream *tls = relay_tls_of(relay, to);
+    int rc = tls == NULL ? 0 : tls_end(tls);
+    if (rc == -EAGAIN) { /* the source stays readable, and says again that it has ended */
+        sink->writable = !tls_waits_for_room(tls);
+        return RELAY_STEP_WAIT;
+    }
+    if (rc < 0) {
+        return relay_broken(fault, to, -rc);
+    }
     relay->legs[from].readable = false;
     /* As the second of both, it is followed by close(2), which sends the FIN as well. */
     if ((!sink->ended || sink->failed) && shutdown(sink->io.fd, SHUT_WR) < 0) {
@@ -133,6 +161,22 @@ static enum relay_step end_flow(struct relay *relay, enum relay_side from, struc
     return RELAY_STEP_ENDED;
 }
 
+/* recv(2), or a negative errno. `*has_more`: the bytes that came were not all. */
+static ssize_t read_some(struct relay *relay, enum relay_side from, size_t size, bool *has_more)
+{
+    struct relay_leg *leg = &relay->legs[from];
+    struct tls_stream *tls = relay_tls_of(relay, from);
+    ssize_t got;
+    if (tls != NULL) {
+        got = tls_recv(tls, relay->shared->buffer, size, leg->read_to_end);
+        *has_more = got == -EAGAIN ? tls_waits_for_room(tls) : tls_has_more(tls);
+        return got;
+    }
+    got = recv(leg->io.fd, relay->shared->buffer, size, MSG_DONTWAIT);
+    *has_more = got == (ssize_t)size;
+    return got < 0 ? -errno : got;
+}
+
 /* Reads once and delivers what came. RELAY_STEP_MORE: again. */
 static enum relay_step move_once(struct relay *relay, enum relay_side from, size_t *moved, struct relay_fault *fault)
 {
@@ -140,29 +184,30 @@ static enum relay_step move_once(struct relay *relay, enum relay_side from, size
     enum relay_side to = relay_other(from);
     uint8_t *buffer = relay->shared->buffer;
     size_t size = read_size(leg, &relay->legs[to]);
+    bool has_more;
 
-    ssize_t got = recv(leg->io.fd, buffer, size, MSG_DONTWAIT);
-    if (got < 0 && errno == EINTR) {
+    ssize_t got = read_some(relay, from, size, &has_more);
+    if (got == -EINTR) {
         return RELAY_STEP_MORE;
     }
-    if (got < 0 && errno == EAGAIN) {
-        leg->readable = false;
-        leg->read_to_end = false;
+    if (got == -EAGAIN) {
+        leg->readable = has_more; /* TLS that has to write first */
+        leg->read_to_end = leg->read_to_end && has_more;
         return RELAY_STEP_WAIT;
     }
     if (got < 0) {
-        return relay_broken(fault, from, errno);
+        return relay_broken(fault, from, (int)-got);
     }
     if (got == 0) {
         return leg->failed ? RELAY_STEP_WAIT : end_flow(relay, from, fault); /* behind an error, 0 is no FIN */
     }
     size_t len = (size_t)got;
-    if (len < size && !leg->read_to_end) {
+    if (!has_more && !leg->read_to_end) {
         leg->readable = false;
     }
 
     relay_touch(relay);
-    ssize_t sent = send_some(&relay->legs[to], buffer, len);
+    ssize_t sent = send_some(relay, to, buffer, len);
     if (sent < 0) {
         return relay_broken(fault, to, (int)-sent);
     }
@@ -172,7 +217,7 @@ static enum relay_step move_once(struct relay *relay, enum relay_side from, size
         leg->is_bulk = true;
     }
     if ((size_t)sent == len) {
-        if (len == size && leg->read_shift < SHIFT_MAX) {
+        if (has_more && leg->read_shift < SHIFT_MAX) {
             leg->read_shift++;
         }
         return RELAY_STEP_MORE;
@@ -193,7 +238,7 @@ enum relay_step relay_copy(struct relay *relay, enum relay_side from, struct rel
         return RELAY_STEP_ENDED;
     }
     if (leg->held.block != NULL && relay->legs[to].writable) {
-        int rc = flush_block(relay, leg, &relay->legs[to]);
+        int rc = flush_block(relay, from);
         if (rc < 0) {
             return relay_broken(fault, to, -rc);
         }

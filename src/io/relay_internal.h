@@ -16,6 +16,7 @@
 #include "io/loop.h"
 #include "io/relay.h"
 #include "io/slab.h"
+#include "io/tls_stream.h"
 
 /* What one direction may move before others get their turn. */
 #define RELAY_BUDGET_ROUNDS 16u
@@ -75,6 +76,7 @@ struct relay_leg {
 
 struct relay {
     struct relay_shared *shared;
+    struct tls_stream *tls; /* over A's socket; NULL = none */
     struct relay_leg legs[2];
     struct loop_timer timer;
     struct loop_task task; /* goes on after the budget was used up */
@@ -98,6 +100,12 @@ struct relay_fault {
     enum relay_side side;
     int error;
 };
+
+/* The TLS stream of that end, or NULL. */
+static inline struct tls_stream *relay_tls_of(const struct relay *relay, enum relay_side side)
+{
+    return side == RELAY_A ? relay->tls : NULL;
+}
 
 static inline enum relay_side relay_other(enum relay_side side)
 {

@@ -34,8 +34,6 @@
 #define KEY_UPDATES_MAX 32u
 #define KEY_UPDATE_BYTES 65536u
 
-#define FIRST_BYTE_OF_TLS 22u /* a handshake record */
-
 struct tls_loop {
     struct tls_hooks hooks;
     BIO_METHOD *method;
@@ -112,7 +110,7 @@ static int fill(struct tls_stream *stream)
     stream->is_drained = (size_t)n < size && !stream->to_end;
     if (!stream->has_heard) {
         stream->has_heard = true;
-        if (loop->staging[0] != FIRST_BYTE_OF_TLS) {
+        if (loop->staging[0] != TLS_FIRST_BYTE) {
             stream->why = reason_of_first(loop->staging[0]);
             return -1;
         }
@@ -535,6 +533,11 @@ bool tls_is_resumed(const struct tls_stream *stream)
 bool tls_has_early_data(const struct tls_stream *stream)
 {
     return stream->has_early;
+}
+
+bool tls_has_heard(const struct tls_stream *stream)
+{
+    return stream->has_heard;
 }
 
 const char *tls_version(const struct tls_stream *stream)

@@ -24,6 +24,9 @@
 
 #include <socks6/types.h>
 
+/* With which every TLS connection begins: that of a handshake record. */
+#define TLS_FIRST_BYTE 22u
+
 struct tls_loop;
 struct tls_server;
 struct tls_stream;
@@ -71,6 +74,8 @@ bool tls_is_finished(const struct tls_stream *stream);
 bool tls_is_resumed(const struct tls_stream *stream);
 /* Early data was taken. */
 bool tls_has_early_data(const struct tls_stream *stream);
+/* A first byte was there. */
+bool tls_has_heard(const struct tls_stream *stream);
 /* "TLSv1.3", "TLSv1.2"; NULL as long as it is not settled. Static. */
 const char *tls_version(const struct tls_stream *stream);
 /* Why it failed, in words; NULL = it has not. Static. */
