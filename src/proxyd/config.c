@@ -57,6 +57,9 @@ static void snapshot_free(struct config_snapshot *snapshot)
     policy_free(snapshot->config.policy);
     config_log_done(&snapshot->config.log);
     free(snapshot->config.status.path);
+    for (size_t i = 0; i < snapshot->config.listener_count; i++) {
+        config_tls_free(snapshot->config.listeners[i].tls);
+    }
     free(snapshot->config.listeners);
     config_dns_done(&snapshot->config.dns);
     config_auth_done(&snapshot->config.auth);
@@ -131,7 +134,7 @@ static int check_open(const struct config_place *place, unsigned line, unsigned 
     char shown[SOCKS6_ADDR_TEXT_MAX];
 
     if (listener->open || sock_is_loopback(&listener->address) || (config->auth.methods & CONFIG_AUTH_ANONYMOUS) == 0 ||
-        !policy_is_open(config->policy)) {
+        config_tls_knows_clients(listener->tls) || !policy_is_open(config->policy)) {
         return 0;
     }
     (void)socks6_addr_format(&listener->address, shown, sizeof shown);
@@ -164,6 +167,7 @@ static int take_listeners(const struct config_place *place, struct config_draft 
             return -1;
         }
         config->listeners[config->listener_count++] = from->listener;
+        from->listener.tls = NULL;
     }
     return 0;
 }
@@ -246,6 +250,9 @@ static int load(const struct config_place *place, const char *text, size_t len, 
     }
 out:
     yaml_tree_done(&tree);
+    for (size_t i = 0; i < draft.listener_size; i++) {
+        config_tls_free(draft.listeners[i].listener.tls);
+    }
     free(draft.listeners);
     if (err != 0) {
         snapshot_free(draft.snapshot);

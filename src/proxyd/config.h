@@ -31,8 +31,14 @@ struct config_fast_open {
 #define CONFIG_FAST_OPEN_DEFAULT 1024u
 #define CONFIG_FAST_OPEN_MAX 65535u
 
+/* `tls:` of a listener: what was read from its files; see below. */
+struct config_tls;
+struct tls_keys;
+struct tls_server;
+
 struct config_listener {
     struct socks6_addr address; /* IPv4 or IPv6; port 0 = any free one */
+    struct config_tls *tls;     /* NULL = without */
     unsigned protocols;         /* enum config_protocol; default all */
     bool open;                  /* may serve everybody off loopback */
     struct config_fast_open fast_open;
@@ -57,6 +63,7 @@ struct config_log_output {
     X(client)                                                                                                          \
     X(listener)                                                                                                        \
     X(protocol)                                                                                                        \
+    X(tls)                                                                                                             \
     X(user)                                                                                                            \
     X(command)                                                                                                         \
     X(asked)                                                                                                           \
@@ -219,6 +226,17 @@ void config_print(const struct config *config, FILE *out);
  */
 typedef void config_tell_missing(void *user, const char *address, unsigned line, int error);
 void config_missing_outgoing(const struct config *config, config_tell_missing *tell, void *user);
+
+/* What connections of the listener need; borrowed. */
+struct tls_server *config_tls_server(const struct config_tls *tls);
+/* Whether clients must show a certificate. NULL = no TLS. */
+bool config_tls_knows_clients(const struct config_tls *tls);
+/* Gives all listeners with TLS the keys for their tickets. Only before anybody else has the snapshot. */
+void config_set_ticket_keys(const struct config *config, struct tls_keys *ticket_keys);
+
+/* Calls `tell` for each listener whose certificate is out of its time, with what is wrong: "has expired". */
+typedef void config_tell_certificate(void *user, const char *listener, const char *path, const char *warning);
+void config_certificate_warnings(const struct config *config, config_tell_certificate *tell, void *user);
 
 /* Writes a line "note: ..." for each setting that is valid and yet will not do what it seems to; for -t. */
 void config_notes(const struct config *config, FILE *out);

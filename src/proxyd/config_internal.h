@@ -30,6 +30,7 @@ struct config_draft {
     struct config_snapshot *snapshot;
     struct listener_draft *listeners; /* heap */
     size_t listener_count;
+    size_t listener_size; /* places; those behind the count are empty, or hold one that is being read */
 };
 
 /* Reads the whole document; `root` NULL = an empty file. 0, or -1 with the error. */
@@ -73,6 +74,12 @@ void config_print_fast_open(const char *indent, const struct config_fast_open *f
 
 /* The value of `dns:`, as above. */
 SOCKS6_MUST_CHECK int config_read_dns(const struct config_place *place, const struct yaml_node *value, void *target);
+/* The value of `tls:` of a listener. */
+SOCKS6_MUST_CHECK int config_read_tls(const struct config_place *place, const struct yaml_node *value,
+                                      struct config_tls **out);
+/* Takes NULL. */
+void config_tls_free(struct config_tls *tls);
+void config_print_tls(const struct config_tls *tls, FILE *out);
 void config_dns_init(struct config_dns *dns);
 void config_dns_done(struct config_dns *dns);
 
@@ -98,6 +105,7 @@ struct config_section {
 extern const struct config_section config_sections[];
 extern const struct config_section config_rule_section;
 extern const struct config_section config_dns_section;
+extern const struct config_section config_tls_section;
 extern const struct config_section config_happy_eyeballs_section;
 extern const struct config_section config_auth_section;
 extern const struct config_key config_log_keys[], config_access_keys[], config_status_keys[];
@@ -111,8 +119,9 @@ extern const char *const config_level_names[];    /* [enum config_log_level] */
 extern const char *const config_prefer_names[];   /* [enum destination_preference] */
 extern const char *const config_format_names[];   /* [enum config_log_format] */
 extern const char *const config_relay_names[];    /* [enum config_relay] */
-extern const char *const config_target_names[];   /* [enum config_log_target], without FILE */
-extern const char *const config_method_names[];   /* [i] is the bit 1 << i of enum config_auth_method */
-extern const char *const config_field_names[];    /* [enum config_log_field] */
+extern const char *const config_tls_version_names[];
+extern const char *const config_target_names[]; /* [enum config_log_target], without FILE */
+extern const char *const config_method_names[]; /* [i] is the bit 1 << i of enum config_auth_method */
+extern const char *const config_field_names[];  /* [enum config_log_field] */
 
 #endif

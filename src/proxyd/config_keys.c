@@ -88,12 +88,20 @@ static int read_listener_without_token(const struct config_place *place, const s
     return config_read_without_token(place, value, &draft->listener.fast_open);
 }
 
+static int read_tls(const struct config_place *place, const struct yaml_node *value, void *target)
+{
+    struct listener_draft *draft = target;
+
+    return config_read_tls(place, value, &draft->listener.tls);
+}
+
 static const struct config_key listener_keys[] = {
     {"address", read_address},
     {"protocols", read_protocols},
     {"open", read_listener_open},
     {"tfo", read_listener_fast_open},
     {"tfo_without_token", read_listener_without_token},
+    {"tls", read_tls},
 };
 
 static int read_listener(const struct config_place *place, const struct yaml_node *node, struct config_draft *draft)
@@ -144,6 +152,7 @@ static int read_listeners(const struct config_place *place, const struct yaml_no
     if (draft->listeners == NULL) {
         return config_fail(place, 0, 0, "no memory to read it");
     }
+    draft->listener_size = value->count;
     for (const struct yaml_node *item = value->first; item != NULL; item = item->next) {
         if (read_listener(place, item, draft) != 0) {
             return -1;

@@ -66,6 +66,9 @@ static void print_listener(const struct config_listener *listener, FILE *out)
     }
     fprintf(out, "]\n    open: %s\n", listener->open ? "true" : "false");
     config_print_fast_open("    ", &listener->fast_open, out);
+    if (listener->tls != NULL) {
+        config_print_tls(listener->tls, out);
+    }
 }
 
 static void print_addresses(const struct socks6_addr *addrs, size_t count, bool is_first, FILE *out)
@@ -166,9 +169,17 @@ static void note_missing(void *user, const char *address, unsigned line, int err
     fprintf(user, "note: outgoing%s: no connection can come from %s now: %s\n", where, address, strerrordesc_np(error));
 }
 
+static void note_certificate(void *user, const char *listener, const char *path, const char *warning)
+{
+    fprintf(user, "note: the certificate of %s ", listener);
+    config_print_text(path, user);
+    fprintf(user, " %s\n", warning);
+}
+
 void config_notes(const struct config *config, FILE *out)
 {
     config_auth_notes(config, out);
+    config_certificate_warnings(config, note_certificate, out);
     config_missing_outgoing(config, note_missing, out);
     note_paths(config, out);
 }

@@ -73,6 +73,9 @@ enum conn_step conn_end(struct conn *conn, const char *reason)
     if (conn->entry.reason == NULL) {
         conn->entry.reason = reason; /* what was decided first says more than how the client then left */
     }
+    if (conn->tls != NULL) {
+        conn->entry.tls = tls_version(conn->tls);
+    }
     conn_close_server(conn);
     loop_close(worker->loop, relay_socket_a(conn->relay));
     relay_free(conn->relay);
@@ -189,6 +192,13 @@ void conn_open(struct worker *worker, const struct listener *listener, int fd, c
     if (loop_add(worker->loop, io, RELAY_EVENTS) != 0) {
         (void)conn_end(conn, "out of memory");
         return;
+    }
+    if (listener->tls != NULL) {
+        if (tls_stream_new(worker->tls, listener->tls, fd, &conn->tls) != 0) {
+            (void)conn_end(conn, "out of memory");
+            return;
+        }
+        relay_set_tls(relay, conn->tls);
     }
     loop_timer_set(worker->loop, &conn->timer, conn->config->limits.handshake_ms);
 }

@@ -174,13 +174,21 @@ static enum conn_step start_command(struct conn *conn)
 /* ---- whose request may be a replay ---- */
 
 /*
- * Whether the client is there now. A SYN with a request in it can be sent again by anybody who has seen it, and the cookie
+ * Whether the client is there now. What TLS gave as early data (RFC 8446 section 8) can be sent again by anybody who has
+ * recorded it, and so can a SYN with a request in it, where the cookie
  * (draft-11, "TCP Fast Open on the Client-Proxy Leg") proves at the most that somebody at this address has met us. Whoever
- * has ended the handshake has read what we sent in it. A token can be spent once: a replay of its request never gets here.
+ * has ended the handshake has read what we sent in it. The end of TLS's includes that of TCP's; and `act` is about TCP's alone.
+ * A token can be spent once: a replay of its request never gets here.
  */
 static bool client_is_confirmed(const struct conn *conn)
 {
-    return !conn->is_in_handshake || conn->acts_without_token || door_request(&conn->door)->token_spent;
+    if (door_request(&conn->door)->token_spent) {
+        return true;
+    }
+    if (conn->tls != NULL) {
+        return tls_is_finished(conn->tls);
+    }
+    return !conn->is_in_handshake || conn->acts_without_token;
 }
 
 /* False: the connection is gone. */
@@ -203,6 +211,9 @@ enum conn_step conn_take_request(struct conn *conn)
     conn->entry.command = socks6_command_name(request->command);
     conn->entry.asked = request->addr;
     count_request(conn);
+    if (conn->tls != NULL && tls_is_finished(conn->tls)) {
+        conn->may_be_in_syn = false;
+    }
     if (conn->may_be_in_syn && !look_at_handshake(conn, &in_syn)) {
         return conn_end(conn, "client reset");
     }
@@ -214,7 +225,7 @@ enum conn_step conn_take_request(struct conn *conn)
     stats_add(&conn->worker->stats, STATS_requests_waited, 1);
     log_step(&conn->entry, "has to end its handshake first");
     conn->phase = CONN_UNCONFIRMED;
-    return conn_read_early(conn);
+    return CONN_AGAIN;
 }
 
 enum conn_step conn_await_confirmation(struct conn *conn)

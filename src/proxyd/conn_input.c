@@ -5,9 +5,60 @@
 #include "proxyd/conn_internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+
+/* ---- the stream ---- */
+
+static ssize_t recv_plain(struct conn *conn, void *buf, size_t len)
+{
+    ssize_t n = recv(conn_client_fd(conn), buf, len, 0);
+
+    if (n < 0) {
+        conn->readable = errno != EAGAIN;
+        return -errno;
+    }
+    /* A short read has emptied the queue, unless more than bytes was reported. */
+    if (n > 0 && (size_t)n < len && conn->odd_events == 0) {
+        conn->readable = false;
+    }
+    return n;
+}
+
+ssize_t conn_recv(struct conn *conn, void *buf, size_t len)
+{
+    if (conn->tls == NULL) {
+        return recv_plain(conn, buf, len);
+    }
+    bool had_early = tls_has_early_data(conn->tls);
+    ssize_t n = tls_recv(conn->tls, buf, len, conn->odd_events != 0);
+    if (n == -EAGAIN) {
+        conn->readable = tls_waits_for_room(conn->tls);
+    } else if (n > 0) {
+        conn->readable = conn->odd_events != 0 || tls_has_more(conn->tls);
+    }
+    if (!had_early && tls_has_early_data(conn->tls)) {
+        stats_add(&conn->worker->stats, STATS_tls_early_data_accepted, 1);
+    }
+    return n;
+}
+
+enum conn_step conn_lost(struct conn *conn, ssize_t error)
+{
+    if (error == -ENOMEM) {
+        return conn_end(conn, "out of memory");
+    }
+    if (conn->tls == NULL || tls_why(conn->tls) == NULL || (error != -EPROTO && error != -ENODATA)) {
+        return conn_end(conn, "client reset");
+    }
+    if (conn->entry.reason == NULL) {
+        (void)snprintf(conn->why, sizeof conn->why, "TLS: %s", tls_why(conn->tls));
+        conn->entry.reason = conn->why;
+    }
+    return conn->phase == CONN_HANDSHAKE ? conn_start_lingering(conn) : conn_end(conn, conn->why);
+}
 
 /* ---- pending bytes ---- */
 
@@ -59,7 +110,7 @@ static enum conn_step refuse(struct conn *conn)
 {
     stats_add(&conn->worker->stats, STATS_handshake_errors, 1);
     conn->entry.protocol = door_protocol(&conn->door);
-    conn->entry.reason = door_why(&conn->door);
+    conn->entry.reason = conn->is_tls_hello ? "TLS on a listener without TLS" : door_why(&conn->door);
     return conn_start_lingering(conn);
 }
 
@@ -105,6 +156,7 @@ static bool open_door(struct conn *conn, uint8_t first_byte, uint64_t now_ms)
         .client = &conn->entry.client,
         .listener = &conn->entry.listener,
         .protocols = conn->protocols,
+        .transport = conn->tls == NULL ? "tcp" : "tls",
         .answered = on_answered,
     };
 
@@ -118,8 +170,11 @@ static enum conn_step feed(struct conn *conn, uint8_t *bytes, size_t len)
     uint64_t now_ms = loop_now_ms(conn->worker->loop);
     size_t used = 0;
 
-    if (!conn->has_door && !open_door(conn, bytes[0], now_ms)) {
-        return conn_end(conn, "out of memory");
+    if (!conn->has_door) {
+        conn->is_tls_hello = conn->tls == NULL && bytes[0] == TLS_FIRST_BYTE;
+        if (!open_door(conn, bytes[0], now_ms)) {
+            return conn_end(conn, "out of memory");
+        }
     }
     enum door_status status = door_input(&conn->door, bytes, len, now_ms, &used);
     bool is_kept = true;
@@ -157,12 +212,14 @@ static void on_answered(struct door *door)
     (void)conn_run(conn, feed(conn, conn->pending_len == 0 ? conn->worker->scratch : conn->pending, conn->pending_len));
 }
 
-/* After a read of `len` into room for `size`: a short one has emptied the queue, unless more than bytes was reported. */
-static void note_read(struct conn *conn, size_t len, size_t size)
+/* Before there is a request. */
+static enum conn_step lose_client(struct conn *conn, ssize_t error)
 {
-    if (len < size && conn->odd_events == 0) {
-        conn->readable = false;
+    stats_add(&conn->worker->stats, STATS_handshake_errors, 1);
+    if (error == 0 || (error == -ENODATA && !tls_has_heard(conn->tls))) {
+        return conn_end(conn, "client closed before its request");
     }
+    return conn_lost(conn, error);
 }
 
 _Static_assert(WORKER_SCRATCH_LEN > UINT16_MAX, "one read takes whatever came with a SYN");
@@ -179,21 +236,16 @@ enum conn_step conn_handshake(struct conn *conn)
     if (!conn->readable) {
         return CONN_WAIT;
     }
-    ssize_t n = recv(conn_client_fd(conn), conn->worker->scratch, WORKER_SCRATCH_LEN, 0);
-    if (n < 0) {
-        if (errno == EAGAIN) {
-            conn->readable = false;
-            return CONN_WAIT;
-        }
-        if (errno == EINTR) {
-            return CONN_AGAIN;
-        }
+    ssize_t n = conn_recv(conn, conn->worker->scratch, WORKER_SCRATCH_LEN);
+    if (n == -EAGAIN) {
+        return CONN_WAIT;
+    }
+    if (n == -EINTR) {
+        return CONN_AGAIN;
     }
     if (n <= 0) {
-        stats_add(&conn->worker->stats, STATS_handshake_errors, 1);
-        return conn_end(conn, n == 0 ? "client closed before its request" : "client reset");
+        return lose_client(conn, n);
     }
-    note_read(conn, (size_t)n, WORKER_SCRATCH_LEN);
     if (conn->has_door) {
         conn->may_be_in_syn = false; /* the first read took all of a SYN; what came later acknowledges ours */
     }
@@ -218,16 +270,15 @@ enum conn_step conn_read_early(struct conn *conn)
             return conn_end(conn, "out of memory");
         }
         size_t room = conn->pending_size - conn->pending_len;
-        ssize_t n = recv(conn_client_fd(conn), conn->pending + conn->pending_len, room, 0);
+        ssize_t n = conn_recv(conn, conn->pending + conn->pending_len, room);
         if (n > 0) {
             conn->pending_len += (size_t)n;
-            note_read(conn, (size_t)n, room);
         } else if (n == 0) {
             conn->client_eof = true; /* a half-close; the relay will see it again and pass it on */
-        } else if (errno == EAGAIN) {
-            conn->readable = false;
-        } else if (errno != EINTR) {
-            return conn_end(conn, "client reset");
+        } else if (n == -EAGAIN) {
+            break;
+        } else if (n != -EINTR) {
+            return conn_lost(conn, n);
         }
     }
     return CONN_WAIT;

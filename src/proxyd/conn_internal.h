@@ -25,7 +25,8 @@ enum conn_step {
 struct conn {
     struct worker *worker;
     const struct config *config;
-    struct relay *relay; /* not started; its socket is the client's */
+    struct relay *relay;    /* not started; its socket is the client's */
+    struct tls_stream *tls; /* the relay's; NULL = none */
     struct loop_timer timer;
     int server_fd; /* connected, while CONN_REPLYING with success; else -1 */
     enum conn_phase phase;
@@ -37,6 +38,7 @@ struct conn {
     bool client_eof;
     bool has_door;           /* there was a first byte */
     bool door_waits;         /* CONN_HANDSHAKE: for an answer, not for the client */
+    bool is_tls_hello;       /* and it begins a TLS connection, which is not for this listener */
     bool may_be_in_syn;      /* all that was read may have come with a SYN */
     bool is_in_handshake;    /* TCP's; known once there is a request */
     bool acts_without_token; /* the listener's */
@@ -52,6 +54,7 @@ struct conn {
     struct dns_relay_job dns_job;
     struct dns_service *dns; /* CONN_SERVING */
     bool is_dns;             /* after a success: the built-in DNS service */
+    char why[96];            /* of the entry's reason, where that is put together */
     struct log_access entry; /* the access line, filled as things become known */
 };
 
@@ -70,6 +73,13 @@ void conn_close_server(struct conn *conn);
 enum conn_step conn_run(struct conn *conn, enum conn_step step);
 
 /* conn_input.c */
+/*
+ * recv(2) from the client, out of its TLS if there is: bytes, 0 at the end, or -errno. Keeps `readable`: with -EAGAIN
+ * there is nothing to do before the next event.
+ */
+ssize_t conn_recv(struct conn *conn, void *buf, size_t len);
+/* The end after conn_recv() or conn_send() said `error`, an -errno: of TLS with the alert for it. */
+enum conn_step conn_lost(struct conn *conn, ssize_t error);
 enum conn_step conn_handshake(struct conn *conn);
 /* Reads ahead up to the cap: a reset is seen at once, and early data is at hand when the server is there. */
 enum conn_step conn_read_early(struct conn *conn);
@@ -81,6 +91,8 @@ enum conn_step conn_take_request(struct conn *conn);
 enum conn_step conn_await_confirmation(struct conn *conn);
 
 /* conn_reply.c */
+/* send(2) to the client; keeps `writable` likewise. What was not taken must come again, first. */
+ssize_t conn_send(struct conn *conn, const void *buf, size_t len);
 /* Sends what the door has. CONN_AGAIN: all is out. */
 enum conn_step conn_flush(struct conn *conn);
 enum conn_step conn_start_replying(struct conn *conn, enum socks6_reply_code code, const struct socks6_addr *bound,

@@ -12,6 +12,28 @@
 
 /* ---- output ---- */
 
+static ssize_t send_plain(struct conn *conn, const void *buf, size_t len)
+{
+    ssize_t n = send(conn_client_fd(conn), buf, len, MSG_NOSIGNAL);
+
+    if (n < 0 && errno == EAGAIN) {
+        conn->writable = false;
+    }
+    return n < 0 ? -errno : n;
+}
+
+ssize_t conn_send(struct conn *conn, const void *buf, size_t len)
+{
+    if (conn->tls == NULL) {
+        return send_plain(conn, buf, len);
+    }
+    ssize_t n = tls_send(conn->tls, buf, len);
+    if (n == -EAGAIN) {
+        conn->writable = !tls_waits_for_room(conn->tls);
+    }
+    return n;
+}
+
 enum conn_step conn_flush(struct conn *conn)
 {
     for (;;) {
@@ -22,12 +44,12 @@ enum conn_step conn_flush(struct conn *conn)
         if (!conn->writable) {
             return CONN_WAIT;
         }
-        ssize_t n = send(conn_client_fd(conn), out.data, out.len, MSG_NOSIGNAL);
+        ssize_t n = conn_send(conn, out.data, out.len);
         if (n >= 0) {
             door_output_sent(&conn->door, (size_t)n);
-        } else if (errno == EAGAIN) {
-            conn->writable = false;
-        } else if (errno != EINTR) {
+        } else if (n == -EAGAIN) {
+            return CONN_WAIT;
+        } else if (n != -EINTR) {
             return conn_end(conn, "client reset");
         }
     }
@@ -44,9 +66,38 @@ enum conn_step conn_start_lingering(struct conn *conn)
     return CONN_AGAIN;
 }
 
+/* Until close_notify is out, or cannot be sent at all. In early data it has to wait for the client. */
+static enum conn_step end_tls(struct conn *conn)
+{
+    int err;
+
+    while ((err = tls_end(conn->tls)) == -EAGAIN) {
+        if (tls_waits_for_room(conn->tls)) {
+            conn->writable = false;
+            return CONN_WAIT;
+        }
+        if (!conn->readable) {
+            return CONN_WAIT;
+        }
+        ssize_t n = conn_recv(conn, conn->worker->scratch, WORKER_SCRATCH_LEN);
+        if (n == -EAGAIN) {
+            return CONN_WAIT;
+        }
+        conn->lingered += n > 0 ? (size_t)n : 0;
+        if (n == 0 || conn->lingered > LINGER_BYTES) {
+            break;
+        }
+    }
+    return CONN_AGAIN;
+}
+
 enum conn_step conn_linger(struct conn *conn)
 {
-    enum conn_step step = conn_flush(conn);
+    bool is_broken = conn->tls != NULL && tls_why(conn->tls) != NULL;
+    enum conn_step step = is_broken ? CONN_AGAIN : conn_flush(conn);
+    if (step == CONN_AGAIN && conn->tls != NULL && !conn->is_shut) {
+        step = end_tls(conn);
+    }
     if (step != CONN_AGAIN) {
         return step;
     }
@@ -98,6 +149,9 @@ static enum conn_step start_relaying(struct conn *conn)
         .early_taken = conn->early_taken,
     };
 
+    if (conn->tls != NULL) {
+        conn->entry.tls = tls_version(conn->tls);
+    }
     session_start(conn->relay, conn->worker, conn->config, conn->place, &start, &conn->entry, conn->accepted_ms,
                   door_take_user(&conn->door));
     conn_free(conn);
@@ -110,6 +164,9 @@ static void on_dns_over(void *user, const char *reason)
 {
     struct conn *conn = user;
 
+    if (conn->tls != NULL && tls_end(conn->tls) != 0) {
+        log_step(&conn->entry, "takes no close_notify");
+    }
     (void)conn_end(conn, reason);
 }
 
@@ -127,6 +184,7 @@ static enum conn_step start_serving(struct conn *conn)
         .user = conn->entry.user,
         .stats = &worker->stats,
         .fd = conn_client_fd(conn),
+        .tls = conn->tls,
         .is_readable = conn->readable,
         .is_writable = conn->writable,
         .early = conn->pending,

@@ -285,6 +285,12 @@ static void warn_of_missing(void *user, const char *address, unsigned line, int 
     log_warning("outgoing%s: no connection can come from %s now: %s", where, address, strerror(error));
 }
 
+static void warn_of_certificate(void *user, const char *listener, const char *path, const char *warning)
+{
+    (void)user;
+    log_warning("the certificate of %s (%s) %s", listener, path, warning);
+}
+
 /* 0, or -1 with nothing changed and the reason. Takes `config` if it succeeds. */
 static int apply_config(struct daemon *daemon, const struct config *config, char *why, size_t why_size)
 {
@@ -309,6 +315,8 @@ static int apply_config(struct daemon *daemon, const struct config *config, char
         return -1;
     }
     config_missing_outgoing(config, warn_of_missing, NULL);
+    config_certificate_warnings(config, warn_of_certificate, NULL);
+    config_set_ticket_keys(config, daemon->shared.ticket_keys);
     if (config->workers != daemon->config->workers) {
         log_warning("a change of `workers` takes effect at the next start");
     }
@@ -473,6 +481,10 @@ static int start_shared(struct daemon *daemon, const sigset_t *signals)
         }
     }
     if (err == 0) {
+        err = tls_keys_new(&shared->ticket_keys);
+    }
+    if (err == 0) {
+        config_set_ticket_keys(daemon->config, shared->ticket_keys);
         err = dns_limits_new(&shared->dns_limits);
     }
     if (err == 0) {
@@ -511,6 +523,7 @@ static void free_all(struct daemon *daemon)
     status_socket_close(daemon->status);
     loop_free(daemon->loop);
     config_release(daemon->config);
+    tls_keys_release(daemon->shared.ticket_keys);
     free(daemon->bound);
     free(daemon->config_path);
 }
@@ -576,6 +589,7 @@ static int run(struct daemon *daemon)
     int err;
 
     config_missing_outgoing(daemon->config, warn_of_missing, NULL);
+    config_certificate_warnings(daemon->config, warn_of_certificate, NULL);
     log_info("ready: %u workers, at most %" PRIu32 " connections", daemon->worker_count, connections_max(daemon));
     if (daemon->status != NULL) {
         log_debug("status socket: %s", status_socket_path(daemon->status));

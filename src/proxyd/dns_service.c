@@ -19,6 +19,7 @@
 
 #include "dns/ask.h"
 #include "io/sock.h"
+#include "io/tls_stream.h"
 
 #define LENGTH_LEN 2u
 #define READ_LEN 65536u
@@ -55,9 +56,10 @@ struct dns_service {
     uint8_t *out; /* bytes that the client did not take; heap */
     size_t out_len, out_sent;
     bool is_readable, is_writable;
-    bool has_eof;    /* the client sends no more */
-    bool is_ending;  /* nothing is read any more; ends when all is written */
-    bool is_limited; /* a limit was met: goes on with the timer */
+    bool waits_for_room; /* TLS has to write before it can read on */
+    bool has_eof;        /* the client sends no more */
+    bool is_ending;      /* nothing is read any more; ends when all is written */
+    bool is_limited;     /* a limit was met: goes on with the timer */
     bool checks_names;
     const char *reason; /* of the ending */
     uint64_t active_ms; /* when a question or an answer last went through */
@@ -333,17 +335,32 @@ static bool has_message(const struct dns_service *service)
     return service->in_len >= LENGTH_LEN && service->in_len - LENGTH_LEN >= dns_get16(service->in);
 }
 
+/* recv(2) or the like: -errno. */
+static ssize_t receive(struct dns_service *service, uint8_t *bytes, size_t len)
+{
+    struct tls_stream *tls = service->setup.tls;
+    ssize_t n;
+
+    if (tls != NULL) {
+        n = tls_recv(tls, bytes, len, true);
+        service->is_readable = n != -EAGAIN;
+        service->waits_for_room = n == -EAGAIN && tls_waits_for_room(tls);
+        service->is_writable = service->is_writable && !service->waits_for_room;
+        return n;
+    }
+    n = recv(service->setup.fd, bytes, len, 0);
+    service->is_readable = n >= 0 || errno != EAGAIN;
+    return n < 0 ? -errno : n;
+}
+
 /* One read and what it completes. 1: there may be more. 0: nothing now. -errno. */
 static int read_some(struct dns_service *service, size_t *len)
 {
     uint8_t *bytes = service->setup.shared->read;
-    ssize_t n = recv(service->setup.fd, bytes, READ_LEN, 0);
+    ssize_t n = receive(service, bytes, READ_LEN);
 
     if (n < 0) {
-        if (errno == EAGAIN) {
-            service->is_readable = false;
-        }
-        return errno == EAGAIN ? 0 : errno == EINTR ? 1 : -errno;
+        return n == -EAGAIN ? 0 : n == -EINTR ? 1 : (int)n;
     }
     if (n == 0) {
         service->has_eof = true;
@@ -363,18 +380,31 @@ static int read_some(struct dns_service *service, size_t *len)
 
 /* ---- output ---- */
 
+/* send(2) or the like: -errno. */
+static ssize_t transmit(struct dns_service *service, const uint8_t *bytes, size_t len)
+{
+    struct tls_stream *tls = service->setup.tls;
+    ssize_t n = tls != NULL ? tls_send(tls, bytes, len) : send(service->setup.fd, bytes, len, MSG_NOSIGNAL);
+
+    if (tls == NULL && n < 0) {
+        n = -errno;
+    }
+    if (n == -EAGAIN) {
+        service->is_writable = false;
+    }
+    return n;
+}
+
 /* 0, or -errno; what the client does not take now stays. */
 static int send_bytes(struct dns_service *service, const uint8_t *bytes, size_t len, size_t *sent)
 {
     *sent = 0;
     while (service->is_writable && *sent < len) {
-        ssize_t n = send(service->setup.fd, bytes + *sent, len - *sent, MSG_NOSIGNAL);
+        ssize_t n = transmit(service, bytes + *sent, len - *sent);
         if (n >= 0) {
             *sent += (size_t)n;
-        } else if (errno == EAGAIN) {
-            service->is_writable = false;
-        } else if (errno != EINTR) {
-            return -errno;
+        } else if (n != -EAGAIN && n != -EINTR) {
+            return (int)n;
         }
     }
     service->bytes_down += *sent;
@@ -454,6 +484,8 @@ static const char *why_lost(int error)
 {
     return error == ENOMEM || error == ENOBUFS ? "out of memory"
            : error == ETIMEDOUT                ? "client timed out"
+           : error == ENODATA                  ? "client ended without close_notify"
+           : error == EPROTO                   ? "client broke TLS"
                                                : "client reset";
 }
 
@@ -522,6 +554,10 @@ void dns_service_events(struct dns_service *service, uint32_t events)
 {
     service->is_readable |= (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
     service->is_writable |= (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
+    if (service->waits_for_room && service->is_writable) {
+        service->waits_for_room = false;
+        service->is_readable = true;
+    }
     run(service);
 }
 

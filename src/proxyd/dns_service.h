@@ -35,8 +35,9 @@ struct dns_service_setup {
     const struct socks6_addr *client; /* IPv4 or IPv6 */
     const char *user;                 /* NULL = anonymous */
     struct stats *stats;
-    int fd;           /* stays the caller's, and registered with its loop */
-    bool is_readable; /* edge-triggered: what events have said so far */
+    int fd;                 /* stays the caller's, and registered with its loop */
+    struct tls_stream *tls; /* over it; NULL = none. The caller's */
+    bool is_readable;       /* edge-triggered: what events have said so far */
     bool is_writable;
     const uint8_t *early; /* bytes read already; copied */
     size_t early_len;

@@ -44,6 +44,7 @@ struct door_setup {
     struct auth *auth;
     const struct socks6_addr *client, *listener; /* the client's address, and where it came in */
     unsigned protocols;                          /* what the listener takes */
+    const char *transport;                       /* what carries the stream: see realm.h */
     /* What DOOR_WAIT waited for is there. Never called from within a door call; the door may be freed from it. */
     void (*answered)(struct door *door);
 };

@@ -205,7 +205,7 @@ static enum door_status ask_store(struct door *door, const struct socks6_server_
     enum store_timing timing = STORE_NOW;
     char realm[STORE_REALM_MAX + 1];
 
-    realm_write(realm, "tcp", door->setup.listener, door->setup.config->auth.methods);
+    realm_write(realm, door->setup.transport, door->setup.listener, door->setup.config->auth.methods);
     door->query.now_ms = loop_now_ms(door->setup.auth->loop);
     door->asked = (int)event->type;
     switch (event->type) {

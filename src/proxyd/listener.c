@@ -10,6 +10,7 @@
 
 #include "io/fast_open.h"
 #include "io/sock.h"
+#include "io/tls_server.h"
 #include "proxyd/conn.h"
 #include "proxyd/log.h"
 #include "proxyd/worker.h"
@@ -258,9 +259,12 @@ int listener_open(struct worker *worker, const struct config_listener *config, i
 void listener_configure(struct listener *listener, const struct config_listener *config)
 {
     uint32_t queue_len = config->fast_open.queue_len;
+    struct tls_server *old_tls = listener->tls;
     unsigned setting;
 
     listener->protocols = config->protocols;
+    listener->tls = config->tls == NULL ? NULL : tls_server_retain(config_tls_server(config->tls));
+    tls_server_release(old_tls);
     listener->acts_without_token = config->fast_open.acts_without_token;
     if (fast_open_setting(&setting) != 0 || (setting & FAST_OPEN_SERVER) == 0) {
         queue_len =
@@ -288,5 +292,6 @@ void listener_close(struct listener *listener)
             break;
         }
     }
+    tls_server_release(listener->tls);
     free(listener);
 }

@@ -32,6 +32,7 @@ struct listener {
     unsigned protocols;
     bool has_fast_open;      /* connections may have come by it: it is on, or has been */
     bool acts_without_token; /* see struct config_fast_open */
+    struct tls_server *tls;  /* a reference; NULL = without TLS */
     bool paused;
 };
 

@@ -55,6 +55,7 @@ struct log_access {
     struct socks6_addr client;
     struct socks6_addr listener; /* where it came in */
     const char *protocol;        /* "socks6", "socks5", "socks4a", "socks4", "-" */
+    const char *tls;             /* "TLSv1.3", "TLSv1.2"; NULL = none, or not settled */
     const char *user;            /* NULL = anonymous */
     const char *command;         /* "CONNECT", ...; NULL = none was understood */
     struct socks6_addr asked;    /* destination as asked for */

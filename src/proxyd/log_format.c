@@ -299,6 +299,9 @@ static void put_field(struct line *line, enum config_log_field field, const stru
     case CONFIG_LOG_FIELD_protocol:
         put_string(line, "protocol", protocol != NULL && strcmp(protocol, "-") == 0 ? NULL : protocol);
         break;
+    case CONFIG_LOG_FIELD_tls:
+        put_string(line, "tls", entry->tls);
+        break;
     case CONFIG_LOG_FIELD_user:
         put_string(line, "user", entry->user);
         break;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "io/sock.h"
+#include "io/tls_stream.h"
 #include "proxyd/listener.h"
 #include "proxyd/worker.h"
 
@@ -132,6 +133,10 @@ static const char *reason_of(const struct session *session, const struct relay_r
     case ENOMEM:
     case ENOBUFS:
         return "out of memory";
+    case ENODATA:
+        return "client ended without close_notify";
+    case EPROTO:
+        return "client broke TLS";
     default:
         return is_client ? "client reset" : "server reset";
     }
@@ -153,7 +158,7 @@ static void give_back(struct worker *worker, const struct config *config, uint16
     worker_connection_gone(worker);
 }
 
-static void write_entry(const struct worker *worker, const struct session *session, const char *reason,
+static void write_entry(const struct worker *worker, const struct session *session, const char *tls, const char *reason,
                         const struct relay_result *result)
 {
     struct log_access entry = {
@@ -162,6 +167,7 @@ static void write_entry(const struct worker *worker, const struct session *sessi
         .listener = *listener_place(worker, session->place),
         .protocol = protocol_names[session->protocol],
         .user = session->user == NULL ? NULL : session->user->name,
+        .tls = tls,
         .command = socks6_command_name(SOCKS6_COMMAND_CONNECT),
         .dialled = unpack_ip(session->dialled_type, session->dialled_ip, session->dialled_port),
         .reply = SOCKS6_REPLY_SUCCESS,
@@ -194,7 +200,8 @@ static void on_relay_done(struct relay *relay, const struct relay_result *result
         stats_add(stats, STATS_relay_idle, 1);
         break;
     }
-    write_entry(worker, session, reason_of(session, result), result);
+    const struct tls_stream *tls = relay_tls(relay);
+    write_entry(worker, session, tls == NULL ? NULL : tls_version(tls), reason_of(session, result), result);
     struct socks6_addr client = unpack_ip(session->client_type, session->client_ip, session->client_port);
     free(session->u.asked);
     give_back(worker, session->config, session->place, &client, session->user);

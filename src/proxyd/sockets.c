@@ -49,7 +49,7 @@ static bool may_be_left_out(const struct config_listener *listener, int err)
 }
 
 /* One listener for all workers. The first bind is exclusive; a port of 0 is then the same for the others. */
-static int open_listener(struct sockets *sockets, size_t index, const struct socks6_addr *configured)
+static int open_listener(struct sockets *sockets, size_t index, const struct socks6_addr *configured, bool has_tls)
 {
     struct socks6_addr address = *configured;
     char text[SOCKS6_ADDR_TEXT_MAX];
@@ -66,7 +66,7 @@ static int open_listener(struct sockets *sockets, size_t index, const struct soc
         }
     }
     (void)socks6_addr_format(&address, text, sizeof text);
-    log_info("listening on %s", text);
+    log_info("listening on %s%s", text, has_tls ? " (TLS)" : "");
     return 0;
 }
 
@@ -99,7 +99,7 @@ int sockets_open(const struct config *config, const struct config *old, unsigned
     size_t left_out = 0;
     for (size_t i = 0; i < config->listener_count; i++) {
         const struct socks6_addr *address = &config->listeners[i].address;
-        int err = was_open(old, address) ? 0 : open_listener(sockets, i, address);
+        int err = was_open(old, address) ? 0 : open_listener(sockets, i, address, config->listeners[i].tls != NULL);
         if (err == 0) {
             continue;
         }

@@ -30,6 +30,10 @@
     X(requests_waited, COUNTER, NONE, "requests without a token that waited for the end of their client's handshake")  \
     X(handshake_errors, COUNTER, NONE, "conversations that ended before a request: malformed, wrong version, gone")    \
     X(handshake_timeouts, COUNTER, NONE, "conversations that took longer than limits.handshake")                       \
+    X(tls_handshakes, COUNTER, NONE, "TLS handshakes that were finished")                                              \
+    X(tls_resumed, COUNTER, NONE, "of these, those by a ticket")                                                       \
+    X(tls_early_data_accepted, COUNTER, NONE, "TLS connections whose early data was taken, finished or not")           \
+    X(tls_failures, COUNTER, NONE, "TLS handshakes that failed: not TLS, no version, protocol or certificate, gone")   \
     X(auth_ok, COUNTER, NONE, "log-ins with the right password")                                                       \
     X(auth_failed, COUNTER, NONE, "log-ins with a wrong password or name")                                             \
     X(auth_missing, COUNTER, NONE, "clients refused because they did not log in")                                      \

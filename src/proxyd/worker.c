@@ -254,6 +254,18 @@ static int init_auth(struct worker *worker)
     return identities_init(&auth->identities);
 }
 
+static void on_handshake_over(void *context, const struct tls_stream *stream, bool is_finished)
+{
+    struct worker *worker = context;
+
+    if (is_finished) {
+        stats_add(&worker->stats, STATS_tls_handshakes, 1);
+        stats_add(&worker->stats, STATS_tls_resumed, tls_is_resumed(stream));
+    } else {
+        stats_add(&worker->stats, STATS_tls_failures, 1);
+    }
+}
+
 static int worker_init(struct worker *worker)
 {
     int err = make_drain_orders(worker);
@@ -275,6 +287,10 @@ static int worker_init(struct worker *worker)
     if (err == 0) {
         const struct relay_hooks hooks = session_hooks(worker);
         err = relay_shared_new(worker->loop, session_record_len(), &hooks, &worker->relays);
+    }
+    if (err == 0) {
+        const struct tls_hooks hooks = {.handshake_over = on_handshake_over, .context = worker};
+        err = tls_loop_new(&hooks, &worker->tls);
     }
     return err;
 }
@@ -327,6 +343,7 @@ void worker_free(struct worker *worker)
     slab_done(&worker->conns);
     relay_shared_free(worker->relays);
     worker->relays = NULL;
+    tls_loop_free(worker->tls);
     dns_client_free(worker->dns);
     dns_service_shared_free(worker->dns_shared);
     loop_free(worker->loop); /* which delivers orders that nobody has seen yet */

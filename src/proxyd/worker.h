@@ -13,6 +13,8 @@
 #include "io/loop.h"
 #include "io/relay.h"
 #include "io/slab.h"
+#include "io/tls_keys.h"
+#include "io/tls_stream.h"
 #include "proxyd/auth.h"
 #include "proxyd/config.h"
 #include "proxyd/dns_limits.h"
@@ -32,6 +34,7 @@ struct shared {
     struct dns_resolver *dns;
     struct winners *winners;
     struct limits *limits;
+    struct tls_keys *ticket_keys;
     struct dns_limits *dns_limits;
     struct local_addrs *local;
     struct accounts *accounts;
@@ -47,6 +50,7 @@ struct worker {
     struct shared *shared;
     struct loop *loop;
     struct relay_shared *relays;
+    struct tls_loop *tls;
     struct dns_client *dns;
     struct dns_service_shared *dns_shared;
     unsigned source_turn;        /* of outgoing addresses: whose turn it is */
