@@ -385,7 +385,7 @@ def test_tokens_and_teardown_outside_a_session_are_ignored(proxy, echo):
 
 def test_stack_options_are_ignored_without_an_answer_until_they_are_supported(proxy, echo):
     options = b"".join(s6.stack(s6.LEG_REMOTE, s6.LEVEL_IP, code, b"\x02\x00") for code in (1, 2, 3, 4))
-    options += s6.stack(s6.LEG_REMOTE, s6.LEVEL_TCP, 1, b"\0\0") + s6.stack(s6.LEG_REMOTE, s6.LEVEL_TCP, 2, b"\2\0")
+    options += s6.stack(s6.LEG_REMOTE, s6.LEVEL_TCP, 2, b"\2\0")
     tunnel = socks6_dial(proxy.addr, *echo.addr, options=options, early=b"x")
     with tunnel as sock:
         assert tunnel.ok and tunnel.reply.options == []

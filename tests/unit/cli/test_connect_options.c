@@ -135,15 +135,20 @@ static void test_options(void **state)
     assert_int_equal(parsed("connect -N h 1").shutdown_ms, 0);
     assert_int_equal(parsed("connect -q 3 h 1").shutdown_ms, 0);
     assert_int_equal(parsed("connect --no-shutdown h 1").shutdown_ms, -1);
-    assert_int_equal(parsed("connect h 1").remote_tfo, -1);
-    assert_int_equal(parsed("connect --remote-tfo h 1").remote_tfo, 0);
-    assert_int_equal(parsed("connect --remote-tfo=1 h 1").remote_tfo, 1);
-    assert_int_equal(parsed("connect --remote-tfo=65535 h 1").remote_tfo, 65535);
     assert_int_equal(parsed("connect --happy-eyeballs h 1").eyeballs, SOCKS6_AVAILABILITY_YES);
     assert_int_equal(parsed("connect --happy-eyeballs=on h 1").eyeballs, SOCKS6_AVAILABILITY_YES);
     assert_int_equal(parsed("connect --happy-eyeballs=off h 1").eyeballs, SOCKS6_AVAILABILITY_NO);
     assert_int_equal(parsed("connect --help").help, 1);
     assert_int_equal(parsed("connect -h -Z").help, 1);
+}
+
+static void test_remote_tfo_is_a_number_of_bytes(void **state)
+{
+    (void)state;
+    assert_int_equal(parsed("connect h 1").remote_tfo, -1);
+    assert_int_equal(parsed("connect --remote-tfo h 1").remote_tfo, 0);
+    assert_int_equal(parsed("connect --remote-tfo=1 h 1").remote_tfo, 1);
+    assert_int_equal(parsed("connect --remote-tfo=65535 h 1").remote_tfo, 65535);
 }
 
 static void test_proxy_options_are_taken(void **state)
@@ -206,6 +211,7 @@ int main(void)
         cmocka_unit_test(test_destinations),
         cmocka_unit_test(test_ports),
         cmocka_unit_test(test_options),
+        cmocka_unit_test(test_remote_tfo_is_a_number_of_bytes),
         cmocka_unit_test(test_proxy_options_are_taken),
         cmocka_unit_test(test_wrong_lines_are_refused),
         cmocka_unit_test(test_overlong_host_is_refused),
