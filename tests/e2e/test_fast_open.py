@@ -265,11 +265,15 @@ def record_syn(net, daemon, data):
         sniffer.settimeout(30)
         with fast_client(net, daemon.addr, data) as sock:
             assert finish6(sock).ok
-        while True:
-            frame = sniffer.recv(65536)
-            if frame[12:14] == b"\x08\0" and frame[23] == socket.IPPROTO_TCP and frame[47] & (SYN | ACK) == SYN:
-                assert frame.endswith(data)
-                return frame
+        return syn_with(sniffer, data)
+
+
+def syn_with(sniffer, data):
+    while True:
+        frame = sniffer.recv(65536)
+        if frame[12:14] == b"\x08\0" and frame[23] == socket.IPPROTO_TCP and frame[47] & (SYN | ACK) == SYN:
+            assert frame.endswith(data)
+            return frame
 
 
 def replay(net, frame):
@@ -310,6 +314,51 @@ def with_source_port(frame, port):
         total = (total & 0xffff) + (total >> 16)
     segment[16:18] = struct.pack("!H", ~total & 0xffff)
     return frame[:34] + bytes(segment)
+
+
+def start_session(net, daemon):
+    """(id, base of the token window) of a new session. The kernel has a cookie of the proxy's afterwards."""
+    net.forget()
+    with fast_client(net, daemon.addr, s6.noop(s6.session_request() + s6.window_request(64))) as sock:
+        tunnel = finish6(sock)
+        assert tunnel.ok
+        return tunnel.reply.auth.get(s6.SESSION_ID), struct.unpack("!II", tunnel.reply.auth.get(s6.WINDOW))[0]
+
+
+def test_request_with_a_token_acts_at_once_and_only_once(net, start):
+    daemon = start()
+    session, base = start_session(net, daemon)
+    request = s6.request(FAST4, net.port, options=s6.session_id(session) + s6.expenditure(base)) + b"pay 1"
+    before = net.fast.accepted
+    with net.open_handshakes():
+        with net.client.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))) as sniffer:
+            sniffer.bind(("c-p", 0x0003))
+            sniffer.settimeout(30)
+            sock = fast_client(net, daemon.addr, request)
+            net.fast.wait(lambda: net.fast.accepted == before + 1, "the connection to the server")
+            frame = syn_with(sniffer, request)
+        for number in range(10):
+            replay(net, with_source_port(frame, 21000 + number))
+        wait_until(lambda: counters(daemon)["tokens_rejected"] == 10, "the repeated SYNs")
+        found = counters(daemon)
+        assert (found["requests_waited"], found["connected"]) == (0, 1)
+    with sock:
+        tunnel = finish6(sock)
+        assert tunnel.ok and recv_exact(sock, 5) == b"pay 1"
+        assert s6.ACCEPTED in tunnel.reply.auth.kinds()
+    assert net.fast.accepted == before + 1
+
+
+def test_request_without_a_token_waits_in_a_session_too(net, start):
+    daemon = start()
+    session, _ = start_session(net, daemon)
+    before = net.fast.accepted
+    with net.open_handshakes():
+        sock = fast_client(net, daemon.addr, s6.request(FAST4, net.port, options=s6.session_id(session)))
+        daemon.wait_line("has to end its handshake first")
+        assert net.fast.accepted == before
+    with sock:
+        assert finish6(sock).ok
 
 
 @pytest.mark.parametrize("how", ["listener", "top", "host"])
