@@ -16,7 +16,7 @@ from lib.clients import DIALERS, finish6, noop6, socks6_dial
 from lib.daemon import LISTENING, base_config, daemon_binary, environment, run_daemon, write_config
 from lib.net import dial, listening, recv_all, recv_exact, recv_until_end, reset, wait_until
 
-FIELDS = {"time", "level", "id", "client", "listener", "protocol", "user", "command", "asked", "dialled", "reply", "bytes_up",
+FIELDS = {"time", "level", "id", "client", "listener", "protocol", "tls", "user", "command", "asked", "dialled", "reply", "bytes_up",
           "bytes_down", "duration_ms", "reason", "rule"}
 
 

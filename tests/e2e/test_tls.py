@@ -257,9 +257,10 @@ def test_the_dns_service_answers_through_tls(proxy, context):
 
 
 def test_protocols_by_alpn(proxy, authority, echo):
-    for offer, chosen in ((None, None), (["socks6"], "socks6"), (["h2", "socks6"], "socks6")):
+    for count, (offer, chosen) in enumerate(((None, None), (["socks6"], "socks6"), (["h2", "socks6"], "socks6"))):
         with dial6(proxy, client_context(authority, alpn=offer), *echo.addr) as client:
             assert client.tls.selected_alpn_protocol() == chosen
+        proxy.access(count + 1)
     mark = proxy.mark()
     with pytest.raises(ssl.SSLError, match="(?i)no.application.protocol"):
         Tls(proxy.addr, client_context(authority, alpn=["http/1.1"]))
@@ -501,7 +502,8 @@ def test_paths_are_relative_to_the_file_and_errors_are_exact(authority, tmp_path
         (tmp_path / f"{name}.key").write_bytes(open(source[1], "rb").read())
     (tmp_path / "text").write_text("nothing\n")
     cert, key = "      certificate: server.pem\n", "      key: server.key\n"
-    assert check(cert + key) == (0, "configuration is good\n")
+    status, text = check(cert + key)
+    assert status == 0 and text.startswith("configuration is good\n"), text
     for tls, error in (
             (cert, "4:7: tls without a key; add 'key: FILE', in PEM form"),
             (key, "4:7: tls without a certificate; add 'certificate: FILE', in PEM form"),

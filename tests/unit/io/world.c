@@ -124,6 +124,7 @@ int world_try_start(struct world *world, const uint8_t *early, size_t early_len)
     if (rc == 0) {
         struct record *record = relay_record(relay);
         record->world = world;
+        relay_set_tls(relay, world->tls);
         *relay_socket_a(relay) = (struct loop_io){.ready = on_nothing, .fd = world->fd_a};
         rc = loop_add(world->loop, relay_socket_a(relay), RELAY_EVENTS);
         if (rc < 0) {

@@ -20,6 +20,7 @@ struct world {
     struct relay *relay; /* NULL before the start and after the end */
     int fd_a, fd_b;      /* the relay's once it is started */
     bool b_is_parked;
+    struct tls_stream *tls; /* over fd_a, for the relay; NULL = none */
     struct peer client, server;
     struct relay_limits limits;
     bool is_over;

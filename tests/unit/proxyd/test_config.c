@@ -182,7 +182,7 @@ static void test_listener_errors_are_exact(void **state)
          "f.yaml:2:5: a listener without an address; add 'address: 127.0.0.1:1080'"},
         {"listeners:\n  -\n", "f.yaml:2:4: a listener without an address; add 'address: 127.0.0.1:1080'"},
         {"listeners:\n  - adress: 127.0.0.1:1080\n", "f.yaml:2:5: unknown key 'adress'; write 'address' (keys here: "
-                                                     "address, protocols, open, tfo, tfo_without_token)"},
+                                                     "address, protocols, open, tfo, tfo_without_token, tls)"},
         {"listeners:\n  - address:\n", "f.yaml:2:13: expected an address such as 127.0.0.1:1080, found nothing"},
         {"listeners:\n  - address: {}\n", "f.yaml:2:14: expected an address such as 127.0.0.1:1080, found a mapping"},
         {"listeners:\n  - address: [127.0.0.1]\n",
@@ -309,10 +309,11 @@ static void test_value_errors_are_exact(void **state)
         {"log: {access: {field: id}}\n",
          "f.yaml:1:16: unknown key 'field'; write 'fields' (keys here: output, format, fields)"},
         {"log: {access: {fields: [id, cleint]}}\n",
-         "f.yaml:1:29: unknown field 'cleint'; write 'client' (fields: id, client, listener, protocol, user, command, "
+         "f.yaml:1:29: unknown field 'cleint'; write 'client' (fields: id, client, listener, protocol, tls, user, "
+         "command, "
          "asked, dialled, reply, bytes_up, bytes_down, duration_ms, reason, rule)"},
         {"log: {access: {fields: [\"\\n\"]}}\n",
-         "f.yaml:1:25: unknown field '\\x0a'; remove it (fields: id, client, listener, protocol, user, command, "
+         "f.yaml:1:25: unknown field '\\x0a'; remove it (fields: id, client, listener, protocol, tls, user, command, "
          "asked, dialled, reply, bytes_up, bytes_down, duration_ms, reason, rule)"},
         {"log: {access: {fields: [id, user, id]}}\n",
          "f.yaml:1:35: 'id' is in this list already; remove one of the two"},
@@ -781,7 +782,7 @@ static void assert_log(const char *text, enum config_log_target target, const ch
 }
 
 #define ALL_FIELDS                                                                                                     \
-    "id client listener protocol user command asked dialled reply bytes_up bytes_down duration_ms reason rule"
+    "id client listener protocol tls user command asked dialled reply bytes_up bytes_down duration_ms reason rule"
 
 static void test_the_access_log_follows_the_daemons_unless_it_is_told(void **state)
 {
@@ -1234,7 +1235,8 @@ static void test_printing_shows_defaults_and_what_no_rule_matches(void **state)
              "  access:\n"
              "    format: auto\n"
              "    output: stderr\n"
-             "    fields: [id, client, listener, protocol, user, command, asked, dialled, reply, bytes_up, bytes_down, "
+             "    fields: [id, client, listener, protocol, tls, user, command, asked, dialled, reply, bytes_up, "
+             "bytes_down, "
              "duration_ms, reason, rule]\n"
              "status:\n"
              "  socket: auto\n"

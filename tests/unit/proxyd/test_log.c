@@ -121,6 +121,7 @@ static void fill_entry(struct log_access *entry)
         .client = socks6_addr_ipv4(client, 50022),
         .listener = socks6_addr_ipv6(listener, 1080),
         .protocol = "socks6",
+        .tls = "TLSv1.3",
         .command = "CONNECT",
         .reply = 0,
         .bytes_up = 1000,
@@ -158,20 +159,23 @@ static void test_access_lines_in_every_format(void **state)
 
     (void)state;
     fill_entry(&entry);
-    assert_access(CONFIG_LOG_TEXT, &entry,
-                  TIME
-                  " access id=12 client=127.0.0.1:50022 listener=[::1]:1080 protocol=socks6 user=- command=CONNECT "
-                  "asked=example.org:443 dialled=127.0.0.1:443 reply=0 bytes_up=1000 "
-                  "bytes_down=18446744073709551615 duration_ms=62 reason=\"client reset\" rule=7\n");
-    assert_access(CONFIG_LOG_JSON, &entry,
-                  "{\"time\":\"" TIME "\",\"level\":\"access\",\"id\":12,\"client\":\"127.0.0.1:50022\","
-                  "\"listener\":\"[::1]:1080\",\"protocol\":\"socks6\",\"user\":null,\"command\":\"CONNECT\","
-                  "\"asked\":\"example.org:443\",\"dialled\":\"127.0.0.1:443\",\"reply\":0,\"bytes_up\":1000,"
-                  "\"bytes_down\":18446744073709551615,\"duration_ms\":62,\"reason\":\"client reset\",\"rule\":7}\n");
-    assert_access(CONFIG_LOG_JOURNALD, &entry,
-                  "<6>access id=12 client=127.0.0.1:50022 listener=[::1]:1080 protocol=socks6 user=- command=CONNECT "
-                  "asked=example.org:443 dialled=127.0.0.1:443 reply=0 bytes_up=1000 "
-                  "bytes_down=18446744073709551615 duration_ms=62 reason=\"client reset\" rule=7\n");
+    assert_access(
+        CONFIG_LOG_TEXT, &entry,
+        TIME
+        " access id=12 client=127.0.0.1:50022 listener=[::1]:1080 protocol=socks6 tls=TLSv1.3 user=- command=CONNECT "
+        "asked=example.org:443 dialled=127.0.0.1:443 reply=0 bytes_up=1000 "
+        "bytes_down=18446744073709551615 duration_ms=62 reason=\"client reset\" rule=7\n");
+    assert_access(
+        CONFIG_LOG_JSON, &entry,
+        "{\"time\":\"" TIME "\",\"level\":\"access\",\"id\":12,\"client\":\"127.0.0.1:50022\","
+        "\"listener\":\"[::1]:1080\",\"protocol\":\"socks6\",\"tls\":\"TLSv1.3\",\"user\":null,\"command\":\"CONNECT\","
+        "\"asked\":\"example.org:443\",\"dialled\":\"127.0.0.1:443\",\"reply\":0,\"bytes_up\":1000,"
+        "\"bytes_down\":18446744073709551615,\"duration_ms\":62,\"reason\":\"client reset\",\"rule\":7}\n");
+    assert_access(
+        CONFIG_LOG_JOURNALD, &entry,
+        "<6>access id=12 client=127.0.0.1:50022 listener=[::1]:1080 protocol=socks6 tls=TLSv1.3 user=- command=CONNECT "
+        "asked=example.org:443 dialled=127.0.0.1:443 reply=0 bytes_up=1000 "
+        "bytes_down=18446744073709551615 duration_ms=62 reason=\"client reset\" rule=7\n");
 }
 
 static void test_fields_are_those_asked_for_in_their_order(void **state)
@@ -212,12 +216,13 @@ static void test_what_is_not_known_is_said_so(void **state)
 
     (void)state;
     assert_access(CONFIG_LOG_TEXT, &entry,
-                  TIME " access id=1 client=- listener=- protocol=- user=- command=- asked=- dialled=- reply=- "
+                  TIME " access id=1 client=- listener=- protocol=- tls=- user=- command=- asked=- dialled=- reply=- "
                        "bytes_up=0 bytes_down=0 duration_ms=0 reason=done rule=-\n");
-    assert_access(CONFIG_LOG_JSON, &entry,
-                  "{\"time\":\"" TIME "\",\"level\":\"access\",\"id\":1,\"client\":null,\"listener\":null,"
-                  "\"protocol\":null,\"user\":null,\"command\":null,\"asked\":null,\"dialled\":null,\"reply\":null,"
-                  "\"bytes_up\":0,\"bytes_down\":0,\"duration_ms\":0,\"reason\":\"done\",\"rule\":null}\n");
+    assert_access(
+        CONFIG_LOG_JSON, &entry,
+        "{\"time\":\"" TIME "\",\"level\":\"access\",\"id\":1,\"client\":null,\"listener\":null,"
+        "\"protocol\":null,\"tls\":null,\"user\":null,\"command\":null,\"asked\":null,\"dialled\":null,\"reply\":null,"
+        "\"bytes_up\":0,\"bytes_down\":0,\"duration_ms\":0,\"reason\":\"done\",\"rule\":null}\n");
 }
 
 static void test_names_cannot_forge_fields(void **state)
