@@ -124,9 +124,9 @@ static void log_counters(const struct daemon *daemon)
         stats_sum(sum, values);
     }
     stats_line(sum, line);
+    log_info("counters: log_lines_lost=%" PRIu64 "%s", log_lost(), line);
     const struct store *store = accounts_store(daemon->shared.accounts);
-    log_info("counters: log_lines_lost=%" PRIu64 " sessions=%" PRIu32 " sessions_expired=%" PRIu64 "%s", log_lost(),
-             store_session_count(store), store_expired_count(store), line);
+    log_info("sessions: open=%" PRIu32 " expired=%" PRIu64, store_session_count(store), store_expired_count(store));
     log_dns_counters(daemon);
 }
 

@@ -13,7 +13,7 @@ static const struct stats_info infos[] = {
 
 _Static_assert(sizeof infos / sizeof infos[0] == STATS_COUNT, "one row per counter");
 /* With room for what stands before it. A table that grows beyond needs a larger LOG_MESSAGE_MAX. */
-_Static_assert(STATS_LINE_MAX + 128 <= LOG_MESSAGE_MAX, "the counters fit into a message");
+_Static_assert(STATS_LINE_MAX + 64 <= LOG_MESSAGE_MAX, "the counters fit into a message");
 
 void stats_read(const struct stats *stats, uint64_t out[STATS_COUNT])
 {
