@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -65,6 +66,38 @@ struct tally *map_tally(const char *path)
     }
     (void)close(fd);
     return tally;
+}
+
+in_addr_t need_address(const char *text)
+{
+    struct in_addr addr;
+    if (inet_pton(AF_INET, text, &addr) != 1) {
+        fprintf(stderr, "bad address '%s'\n", text);
+        exit(2);
+    }
+    return ntohl(addr.s_addr);
+}
+
+unsigned need_number(const char *text)
+{
+    char *end;
+    unsigned long value = strtoul(text, &end, 10);
+    if (*text == '\0' || *end != '\0' || value > 1000000000) {
+        fprintf(stderr, "bad number '%s'\n", text);
+        exit(2);
+    }
+    return (unsigned)value;
+}
+
+unsigned need_name(const char *const *names, unsigned count, const char *name)
+{
+    for (unsigned i = 0; i < count; i++) {
+        if (strcmp(names[i], name) == 0) {
+            return i;
+        }
+    }
+    fprintf(stderr, "bad value '%s'\n", name);
+    exit(2);
 }
 
 void *need_memory(size_t count, size_t size)

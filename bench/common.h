@@ -9,9 +9,10 @@
 
 #define CHUNK_LEN (1u << 20) /* bytes of one read or write of bulk */
 
-/* In a file that backend and load map: what only the backend can count. */
+/* In a file that backend and load generators map: what only the backend can count. */
 struct tally {
     atomic_ullong sunk_bytes; /* received on the sink port */
+    atomic_ullong questions;  /* received on the DNS port */
 };
 
 /* Prints `what` and the errno, and ends with status 1. */
@@ -30,6 +31,12 @@ void raise_fd_limit(void);
 
 /* Maps the file `path`, which is created when missing. */
 struct tally *map_tally(const char *path);
+
+/* Values of the command line, an address in host order among them; end the program with status 2 if they are none. */
+in_addr_t need_address(const char *text);
+unsigned need_number(const char *text);
+/* The index of `name` in `names`. */
+unsigned need_name(const char *const *names, unsigned count, const char *name);
 
 /* Zeroed memory; ends the program when there is none. */
 void *need_memory(size_t count, size_t size);

@@ -18,10 +18,10 @@
  * counted.
  */
 #include "common.h"
-#include "cpu.h"
 #include "latency.h"
+#include "sample.h"
+#include "socks6.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -183,21 +183,19 @@ static void become_ready(struct conn *conn)
     }
 }
 
-/* SOCKS 5: VER CMD RSV ATYP ADDR PORT. SOCKS 6: VER CMD OPTLEN(2) PORT(2) PAD ATYP ADDR, no options. */
+/* SOCKS 5: VER CMD RSV ATYP ADDR PORT. */
 static void ask(struct conn *conn)
 {
     static unsigned number;
     struct sockaddr_in to = ipv4(to_host + number++ % to_count, to_port);
-    uint8_t request[12 + MESSAGE_LEN] = {5, 1, 0, 1};
+    uint8_t request[SOCKS6_REQUEST_LEN + MESSAGE_LEN] = {5, 1, 0, 1};
     size_t len = 10;
     if (proto == SOCKS5) {
         memcpy(request + 4, &to.sin_addr, 4);
         memcpy(request + 8, &to.sin_port, 2);
     } else {
-        memcpy(request, "\6\1\0\0\0\0\0\1", 8);
-        memcpy(request + 4, &to.sin_port, 2);
-        memcpy(request + 8, &to.sin_addr, 4);
-        len = 12;
+        socks6_request(&to, request);
+        len = SOCKS6_REQUEST_LEN;
     }
     if (proto == ONCE && kind != UP && kind != DOWN) {
         len += message_len();
@@ -244,31 +242,13 @@ static size_t socks5_reply_len(const uint8_t *head, size_t len)
     return len < whole ? 0 : whole;
 }
 
-/* Authentication Reply and Operation Reply. */
-static size_t socks6_reply_len(const uint8_t *head, size_t len)
-{
-    if (len < 4) {
-        return 0;
-    }
-    size_t at = 4 + (size_t)(head[2] << 8 | head[3]);
-    if (len < at + 12) {
-        return 0;
-    }
-    size_t options_len = (size_t)(head[at + 2] << 8 | head[at + 3]);
-    size_t whole = at + (head[at + 7] == 4 ? 24 : 12) + options_len;
-    return len < whole ? 0 : whole;
-}
-
 /* The reply's code, 0 for success. */
 static unsigned reply_code(const uint8_t *head)
 {
     if (proto == SOCKS5) {
         return head[0] == 5 ? head[1] : 255;
     }
-    if (head[0] != 6 || head[1] != 0) {
-        return 255;
-    }
-    return head[4 + (size_t)(head[2] << 8 | head[3]) + 1];
+    return socks6_reply_code(head);
 }
 
 /* Takes what it can from `head`; bytes behind a reply belong to the answer. */
@@ -417,28 +397,10 @@ static void run_for(double how_long)
 
 /* ---- the two ways to measure ---- */
 
-static void print_errors(void)
-{
-    for (char *at = first_error; *at != '\0'; at++) {
-        if (*at == '"' || *at == '\\' || (unsigned char)*at < ' ') {
-            *at = '?';
-        }
-    }
-    printf("\"errors\": %llu, \"first_error\": \"%s\"}\n", error_count, first_error);
-    (void)fflush(stdout);
-}
-
-static uint64_t backend_ns(clockid_t clock)
-{
-    return backend_pid == 0 ? 0 : clock_ns(clock);
-}
-
 static void measure(struct conn *conns)
 {
-    clockid_t backend_clock = 0;
-    if (backend_pid != 0 && clock_getcpuclockid(backend_pid, &backend_clock) != 0) {
-        die("clock_getcpuclockid");
-    }
+    struct sample sample;
+    sample_init(&sample, cpu_source, backend_pid);
     const struct tally *tally = tally_path == NULL ? NULL : map_tally(tally_path);
 
     uint64_t until_ns = clock_ns(CLOCK_MONOTONIC) + SETTLE_LIMIT_NS;
@@ -452,30 +414,20 @@ static void measure(struct conn *conns)
 
     memset(latencies, 0, sizeof *latencies);
     unsigned long long ops_before = ops, down_before = down_bytes, sunk_before = tally == NULL ? 0 : tally->sunk_bytes;
-    uint64_t backend_before_ns = backend_ns(backend_clock), own_before_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    uint64_t proxy_before_ns = cpu_used_ns(cpu_source);
-    uint64_t start_ns = clock_ns(CLOCK_MONOTONIC);
+    sample_start(&sample);
     run_for(seconds);
-    uint64_t end_ns = clock_ns(CLOCK_MONOTONIC);
-    uint64_t proxy_after_ns = cpu_used_ns(cpu_source);
-    uint64_t own_after_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID), backend_after_ns = backend_ns(backend_clock);
+    sample_end(&sample);
 
-    unsigned long long bytes = down_bytes - down_before;
-    if (kind == UP && tally != NULL) {
-        bytes = tally->sunk_bytes - sunk_before;
-    }
-    unsigned stalled = 0;
+    struct sample_counts counts = {
+        .ops = ops - ops_before,
+        .bytes = kind == UP && tally != NULL ? tally->sunk_bytes - sunk_before : down_bytes - down_before,
+        .errors = error_count,
+        .first_error = first_error,
+    };
     for (unsigned i = 0; i < conn_count; i++) {
-        stalled += conns[i].step != CLOSED && conns[i].moved_ns < start_ns;
+        counts.stalled += conns[i].step != CLOSED && conns[i].moved_ns < sample.start_ns;
     }
-    printf("{\"ops\": %llu, \"bytes\": %llu, \"seconds\": %.6f, ", ops - ops_before, bytes,
-           (double)(end_ns - start_ns) / 1e9);
-    printf("\"proxy_cpu_s\": %.6f, \"client_cpu_s\": %.6f, \"backend_cpu_s\": %.6f, ",
-           (double)(proxy_after_ns - proxy_before_ns) / 1e9, (double)(own_after_ns - own_before_ns) / 1e9,
-           (double)(backend_after_ns - backend_before_ns) / 1e9);
-    printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"stalled\": %u, ", latency_percentile_us(latencies, 0.5),
-           latency_percentile_us(latencies, 0.99), stalled);
-    print_errors();
+    sample_print(&sample, &counts, latencies);
 }
 
 static void hold_idle(struct conn *conns)
@@ -489,7 +441,7 @@ static void hold_idle(struct conn *conns)
         turn();
     } while (ops < conn_count && now_ns < until_ns && error_count == 0);
     printf("{\"held\": %llu, ", ops);
-    print_errors();
+    sample_print_errors(error_count, first_error);
     char byte;
     while (read(STDIN_FILENO, &byte, 1) > 0) {
     }
@@ -504,51 +456,19 @@ static bool is_listening(void)
 
 /* ---- the command line ---- */
 
-static unsigned index_of(const char *const *names, unsigned count, const char *name)
-{
-    for (unsigned i = 0; i < count; i++) {
-        if (strcmp(names[i], name) == 0) {
-            return i;
-        }
-    }
-    fprintf(stderr, "load: bad value '%s'\n", name);
-    exit(2);
-}
-
-static in_addr_t host_of(const char *text)
-{
-    struct in_addr addr;
-    if (inet_pton(AF_INET, text, &addr) != 1) {
-        fprintf(stderr, "load: bad address '%s'\n", text);
-        exit(2);
-    }
-    return ntohl(addr.s_addr);
-}
-
-static unsigned number_of(const char *text)
-{
-    char *end;
-    unsigned long value = strtoul(text, &end, 10);
-    if (*text == '\0' || *end != '\0' || value > 1000000000) {
-        fprintf(stderr, "load: bad number '%s'\n", text);
-        exit(2);
-    }
-    return (unsigned)value;
-}
-
 static void set_key(const char *key, const char *value)
 {
     static const char *const keys[] = {"kind",     "proto", "conns", "seconds",  "warm",  "from", "from_count", "to",
                                        "to_count", "port",  "via",   "via_port", "tally", "cpu",  "backend"};
-    switch (index_of(keys, sizeof keys / sizeof *keys, key)) {
+    switch (need_name(keys, sizeof keys / sizeof *keys, key)) {
     case 0:
-        kind = (enum kind)index_of(kind_names, KIND_COUNT, value);
+        kind = (enum kind)need_name(kind_names, KIND_COUNT, value);
         break;
     case 1:
-        proto = (enum proto)index_of(proto_names, PROTO_COUNT, value);
+        proto = (enum proto)need_name(proto_names, PROTO_COUNT, value);
         break;
     case 2:
-        conn_count = number_of(value);
+        conn_count = need_number(value);
         break;
     case 3:
         seconds = strtod(value, NULL);
@@ -557,25 +477,25 @@ static void set_key(const char *key, const char *value)
         warm_seconds = strtod(value, NULL);
         break;
     case 5:
-        from_host = host_of(value);
+        from_host = need_address(value);
         break;
     case 6:
-        from_count = number_of(value);
+        from_count = need_number(value);
         break;
     case 7:
-        to_host = host_of(value);
+        to_host = need_address(value);
         break;
     case 8:
-        to_count = number_of(value);
+        to_count = need_number(value);
         break;
     case 9:
-        to_port = (uint16_t)number_of(value);
+        to_port = (uint16_t)need_number(value);
         break;
     case 10:
-        via_host = host_of(value);
+        via_host = need_address(value);
         break;
     case 11:
-        via_port = (uint16_t)number_of(value);
+        via_port = (uint16_t)need_number(value);
         break;
     case 12:
         tally_path = value;
@@ -584,7 +504,7 @@ static void set_key(const char *key, const char *value)
         cpu_source = value;
         break;
     default:
-        backend_pid = (pid_t)number_of(value);
+        backend_pid = (pid_t)need_number(value);
         break;
     }
 }

@@ -10,7 +10,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from harness import campaign, profiling, publish, report, rtt  # noqa: E402
-from harness.cases import GROUPS, IDLE, IDLE_TARGETS, MEASURES, TARGETS, select  # noqa: E402
+from harness.cases import GROUPS, IDLE, IDLE_TARGETS, MEASURES, TARGETS, fits, select  # noqa: E402
 from harness.servers import Servers  # noqa: E402
 from harness.world import BenchError, World  # noqa: E402
 
@@ -33,7 +33,7 @@ def parse(arguments):
     parser.add_argument("--quick", action="store_true", help="minutes instead of half an hour; ratios are indicative")
     parser.add_argument("--rounds", type=int, help="how often each sample is taken (9; --quick 3)")
     parser.add_argument("--seconds", type=float, help="length of a sample (0.8; --quick 0.3)")
-    parser.add_argument("--limit", type=float, metavar="MINUTES", help="stop measuring then (22.5; --quick 3.5)")
+    parser.add_argument("--limit", type=float, metavar="MINUTES", help="stop measuring then (25; --quick 4)")
     parser.add_argument("--target", action="append", default=[], metavar="TARGET",
                         help="measure this as well (socks5-copy, socks5-splice); may be repeated")
     parser.add_argument("--only", metavar="TARGETS", help="measure these alone: names with commas in between")
@@ -52,7 +52,7 @@ def parse(arguments):
             setattr(options, name, in_a_hurry if quick else usual)
     default("rounds", 9, 3)
     default("seconds", 0.8, 0.3)
-    default("limit", 22.5, 3.5)
+    default("limit", 25, 4)
     default("idle_conns", 9000, 2000)
     options.warm = min(0.3, options.seconds / 2)
     options.idle_rounds = min(options.rounds, 1 if quick else 3)
@@ -64,6 +64,8 @@ def parse(arguments):
             parser.error(f"no target '{name}'; there are: {', '.join(TARGETS)}")
     if options.profile and options.profile[1] not in MEASURES:
         parser.error(f"no measure '{options.profile[1]}'; there are: {', '.join(MEASURES)}")
+    if options.profile and not fits(options.profile[1], options.profile[0]):
+        parser.error(f"'{options.profile[0]}' is not measured in {options.profile[1]}")
     options.measures = select(options.names)
     if options.measures is None:
         parser.error(f"unknown name; there are: {', '.join([*GROUPS, *MEASURES])}")
@@ -73,7 +75,7 @@ def parse(arguments):
 
 def targets_of(name, extra, only):
     usual = IDLE_TARGETS if name == IDLE else MEASURES[name].targets
-    wanted = [*usual, *(t for t in extra if t not in usual)]
+    wanted = [*usual, *(t for t in extra if t not in usual and fits(name, t))]
     return [t for t in wanted if not only or t in only]
 
 

@@ -13,7 +13,7 @@ packages_test='clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev sc
     netbase microsocks dante-server openssl unbound nsd bind9-dnsutils knot-dnsutils python3-dnspython'
 
 # What benchmarks compare with and look with. They do without what is missing, and say so.
-extras_bench='dante-server microsocks haproxy nginx-light libnginx-mod-stream linux-perf strace'
+extras_bench='dante-server microsocks haproxy nginx-light libnginx-mod-stream unbound linux-perf strace'
 
 # Those of the above whose installation would start a server.
 server_packages='openssh-server nginx-light libnginx-mod-stream dante-server haproxy unbound nsd'

@@ -11,7 +11,7 @@ class Target:
     title: str
     proto: str
     server: str = ""  # name of the process in servers.py; "" is none
-    group: str = "peer"  # ours, socks, plain, none
+    group: str = "peer"  # ours, socks, plain, dns, none
     always: bool = True  # part of a run unless asked for by name
 
 
@@ -30,23 +30,36 @@ TARGETS = {target.name: target for target in [
     Target("haproxy", "HAProxy, splice (no SOCKS)", PLAIN, "haproxy", "plain"),
     Target("haproxy-auto", "HAProxy, splice-auto (no SOCKS)", PLAIN, "haproxy-auto", "plain"),
     Target("nginx", "nginx stream (no SOCKS)", PLAIN, "nginx", "plain"),
+    Target("unbound", "unbound, asked directly", PLAIN, "unbound", "dns"),
+    Target("socks6d", "socks6d, DNS service", SOCKS6, "socks6d", "ours"),
+    Target("socks6d-again", "socks6d, DNS service (again: A/A)", SOCKS6, "socks6d-again", "ours"),
 ]}
-CONTROL = ("socks5", "socks5-again")
+RELAY_CONTROL, DNS_CONTROL = ("socks5", "socks5-again"), ("socks6d", "socks6d-again")
 
 
 @dataclass(frozen=True)
 class Measure:
     name: str
     title: str
-    kind: str  # as load.c has it
+    kind: str  # as load.c or dns_load.c has it
     conns: int
     world: str = "local"
     targets: tuple = ()
     always: bool = True
+    in_flight: int = 0  # DNS: questions of each connection at a time
 
     @property
     def is_bulk(self):
         return self.kind in ("up", "down")
+
+    @property
+    def is_dns(self):
+        return self.kind in ("cached", "uncached")
+
+    @property
+    def control(self):
+        """The target that is measured twice, and its second name."""
+        return DNS_CONTROL if self.is_dns else RELAY_CONTROL
 
     @property
     def rate_unit(self):
@@ -65,6 +78,24 @@ SETUP = ("direct", "socks5", "socks5-again", "socks6", "socks6-once", "bare", "d
 REQUESTS = ("direct", "socks5", "socks5-again", "socks6", "bare", "dante", "microsocks", "haproxy", "haproxy-auto", "nginx")
 BULK = ("direct", "socks5", "socks5-again", "socks6", "dante", "microsocks", "haproxy", "nginx")
 LOG = ("socks5", "socks5-again", "socks5-log")
+DNS = ("unbound", "socks6d", "socks6d-again")
+# Questions in flight on each connection, by the number of connections: one connection is that of a busy forwarder, 64 are
+# those of as many hosts. Neither fills what a resolver lets wait.
+DNS_IN_FLIGHT = {1: 16, 64: 4}
+
+
+def _dns_measures():
+    for kind in ("cached", "uncached"):
+        for conns, in_flight in DNS_IN_FLIGHT.items():
+            title = f"DNS over TCP, {kind}, {_connections(conns)}, {in_flight} questions in flight on each"
+            yield Measure(f"dns-{kind}{conns}", title, kind, conns, targets=DNS, in_flight=in_flight)
+    for conns in DNS_IN_FLIGHT:
+        title = f"DNS over TCP, cached, {_connections(conns)}, one question after the other"
+        yield Measure(f"dns-single{conns}", title, "cached", conns, targets=DNS, always=False, in_flight=1)
+
+
+def _connections(count):
+    return "1 connection" if count == 1 else f"{count} connections"
 
 
 def _measures():
@@ -79,12 +110,20 @@ def _measures():
                 yield Measure(name, f"Bulk {way}, {streams}, {where}", kind, conns, world, BULK)
     for conns in (64, 256):
         yield Measure(f"log{conns}", f"Access log off and on: new connections, {conns} at once", "hs", conns, targets=LOG)
+    yield from _dns_measures()
     for kind, title in (("hs", "New connections"), ("rr", "Requests and responses of 64 bytes")):
         targets = SETUP if kind == "hs" else REQUESTS
         yield Measure(f"veth-{kind}64", f"{title}, 64 at once, veth, MTU 1500", kind, 64, "veth", targets, False)
 
 
 MEASURES = {measure.name: measure for measure in _measures()}
+
+
+def fits(name, target):
+    """Whether the measure says anything about the target."""
+    return (name in MEASURES and MEASURES[name].is_dns) == (target in DNS)
+
+
 IDLE = "idle"
 IDLE_TITLE = "Memory and descriptors of an idle connection"
 IDLE_TARGETS = ("direct", "socks5", "socks6", "dante", "microsocks", "haproxy", "nginx")
@@ -95,6 +134,7 @@ GROUPS = {
     "loopback-bulk": [m.name for m in MEASURES.values() if m.is_bulk and m.world == "local"],
     "veth": [m.name for m in MEASURES.values() if m.is_bulk and m.world == "veth"],
     "log": ["log64", "log256"],
+    "dns": [m.name for m in MEASURES.values() if m.is_dns and m.always],
     IDLE: [IDLE],
     "all": [m.name for m in MEASURES.values() if m.always] + [IDLE],
 }
@@ -159,6 +199,10 @@ def _goals():
             yield Goal(f"{measure.title}: level with HAProxy", measure.name, "socks5", ("haproxy",), "rate", ">=", 1.0)
             yield Goal(f"{measure.title}: CPU per GiB level with HAProxy", measure.name, "socks5", ("haproxy",), "cpu", "<=",
                        1.0)
+    for conns in DNS_IN_FLIGHT:
+        where = f"DNS, cached, {_connections(conns)}"
+        yield Goal(f"{where}: answers, / unbound", f"dns-cached{conns}", "socks6d", ("unbound",), "rate", ">=", 1.0)
+        yield Goal(f"{where}: CPU per answer, / unbound", f"dns-cached{conns}", "socks6d", ("unbound",), "cpu", "<=", 1.0)
 
 
 GOALS = list(_goals())

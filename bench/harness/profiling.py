@@ -9,7 +9,7 @@ import subprocess
 import time
 
 from .cases import MEASURES
-from .sampling import load_arguments
+from .sampling import arguments_of
 from .servers import find
 from .world import BenchError
 
@@ -65,7 +65,7 @@ def profile(world, servers, target, name, say):
         if find(tool) is None:
             parts.append(f"{title}: {tool} is not installed")
             continue
-        command = load_arguments(world, place, target, server, kind=measure.kind, conns=measure.conns, seconds=60)
+        command = arguments_of(world, place, measure, target, server, seconds=60)
         load = world.start(command, place.client)
         try:
             time.sleep(WARM_S)

@@ -6,7 +6,7 @@ import platform
 import subprocess
 
 from . import chart, stats
-from .cases import CONTROL, FOOTPRINTS, GOALS, IDLE, IDLE_TITLE, MEASURES, OVERHEADS, TARGETS
+from .cases import FOOTPRINTS, GOALS, IDLE, IDLE_TITLE, MEASURES, OVERHEADS, TARGETS
 
 SERIES = ("rate", "cpu")
 LOAD_AT_START = os.getloadavg()[0]  # a second later it would be our own
@@ -18,6 +18,7 @@ class Samples:
 
     def __init__(self, samples, name):
         self.of_target = {}
+        self.control = MEASURES[name].control if name in MEASURES else ()
         for sample in samples:
             if sample["measure"] == name:
                 self.of_target.setdefault(sample["target"], []).append(sample)
@@ -31,17 +32,23 @@ class Samples:
     def series(self, target, field):
         return {s["round"]: s[field] for s in self.of_target.get(target, []) if not s.get("problem") and field in s}
 
+    def _control(self, field):
+        return self.series(self.control[1], field), self.series(self.control[0], field)
+
     def compare(self, ours, peer, field, is_quick):
         """The ratio ours / peer. The control must be clean as well."""
-        problems = self.problems(ours, peer, *CONTROL)
-        control = self.series(CONTROL[1], field), self.series(CONTROL[0], field)
-        return stats.compare(self.series(ours, field), self.series(peer, field), control, problems=problems, is_quick=is_quick)
+        problems = self.problems(ours, peer, *self.control)
+        return stats.compare(self.series(ours, field), self.series(peer, field), self._control(field), problems=problems,
+                             is_quick=is_quick)
 
     def compare_difference(self, ours, peer, field, is_quick):
-        problems = self.problems(ours, peer, *CONTROL)
-        control = self.series(CONTROL[1], field), self.series(CONTROL[0], field)
-        return stats.compare_difference(self.series(ours, field), self.series(peer, field), control, problems=problems,
-                                        is_quick=is_quick)
+        problems = self.problems(ours, peer, *self.control)
+        return stats.compare_difference(self.series(ours, field), self.series(peer, field), self._control(field),
+                                        problems=problems, is_quick=is_quick)
+
+    def control_intervals(self):
+        checks = {field: stats.paired(*self._control(field)) for field in SERIES}
+        return {field: stats.control_interval(ratios) for field, ratios in checks.items() if ratios}
 
 
 def spread_of(series):
@@ -51,13 +58,13 @@ def spread_of(series):
     return {"median": value.median, "low": value.low, "high": value.high, "rounds": value.count}
 
 
-def pairs(targets):
+def pairs(targets, control):
     """(ours, other) of the ratios that a measure is about."""
-    ours = [t for t in targets if TARGETS[t].group == "ours" and t != CONTROL[1]]
+    ours = [t for t in targets if TARGETS[t].group == "ours" and t != control[1]]
     others = [t for t in targets if TARGETS[t].group != "ours"]
     if not others:
-        return [(t, CONTROL[0]) for t in ours if t != CONTROL[0]]
-    variants = [(t, CONTROL[0]) for t in ours if t in ("socks5-copy", "socks5-splice")]
+        return [(t, control[0]) for t in ours if t != control[0]]
+    variants = [(t, control[0]) for t in ours if t in ("socks5-copy", "socks5-splice")]
     return [(one, other) for one in ours for other in others] + variants
 
 
@@ -81,14 +88,12 @@ def evaluate_measure(measure, samples, is_quick):
         targets[target] = {field: spread_of(samples.series(target, field)) for field in fields}
         targets[target]["problems"] = samples.problems(target)
     ratios = []
-    for ours, other in pairs(samples.targets()):
+    for ours, other in pairs(samples.targets(), samples.control):
         for field in SERIES if TARGETS[other].server else ("rate",):
             entry = comparison_entry(samples.compare(ours, other, field, is_quick))
             ratios.append({"ours": ours, "other": other, "series": field, **entry})
-    control = {field: stats.control_interval(checks) for field in SERIES
-               if (checks := stats.paired(samples.series(CONTROL[1], field), samples.series(CONTROL[0], field)))}
     return {"title": measure.title, "rate_unit": measure.rate_unit, "cpu_unit": measure.cpu_unit, "bulk": measure.is_bulk,
-            "targets": targets, "ratios": ratios, "control": control}
+            "targets": targets, "ratios": ratios, "control": samples.control_intervals()}
 
 
 def evaluate_idle(samples):
@@ -179,7 +184,7 @@ def machine():
             if line.startswith("model name"):
                 model = line.split(":", 1)[1].strip()
                 break
-    packages = version_of_packages(["dante-server", "microsocks", "haproxy", "nginx-light", "nginx"])
+    packages = version_of_packages(["dante-server", "microsocks", "haproxy", "nginx-light", "nginx", "unbound"])
     with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="ascii") as file:
         congestion_control = file.read().strip()
     return {"processor": model, "cores": os.cpu_count(), "kernel": platform.release(), "peers": packages,

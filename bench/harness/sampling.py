@@ -23,6 +23,23 @@ def load_arguments(world, place, target, server, *, kind, conns, seconds, warm=0
     return [world.program("load"), *(f"{key}={value}" for key, value in arguments.items())]
 
 
+def arguments_of(world, place, measure, target, server, *, seconds, warm=0.0):
+    """The load generator's command line for a measure."""
+    if measure.is_dns:
+        return _dns_arguments(world, place, measure, target, server, seconds, warm)
+    return load_arguments(world, place, target, server, kind=measure.kind, conns=measure.conns, seconds=seconds, warm=warm)
+
+
+def _dns_arguments(world, place, measure, target, server, seconds, warm):
+    arguments = {
+        "kind": measure.kind, "proto": TARGETS[target].proto, "conns": measure.conns, "in_flight": measure.in_flight,
+        "seconds": seconds, "warm": warm, "from": place.sources, "from_count": place.source_count,
+        "via": place.proxy_in, "via_port": server.ports["dns"], "cpu": server.process.cpu_source(),
+        "tally": place.tally, "backend": place.backend.popen.pid,
+    }
+    return [world.program("dns_load"), *(f"{key}={value}" for key, value in arguments.items())]
+
+
 def refine(raw, kind, conns):
     """The figures of one sample from what the load generator printed: rate, CPU per operation or GiB, and `problem`, why it
     must not be used ("" if it may)."""
@@ -48,7 +65,7 @@ def take(world, servers, measure, target, seconds, warm):
     """One sample as refine() has it. A proxy that is missing is a BenchError."""
     place = world.place(measure.world)
     server = servers.get(place, target)
-    command = load_arguments(world, place, target, server, kind=measure.kind, conns=measure.conns, seconds=seconds, warm=warm)
+    command = arguments_of(world, place, measure, target, server, seconds=seconds, warm=warm)
     process = world.start(command, place.client, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         out, said = process.popen.communicate(timeout=seconds + warm + 20)

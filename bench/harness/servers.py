@@ -9,6 +9,7 @@ from .world import BenchError
 
 NGINX_MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules")
 ROLES = ("echo", "sink", "source")
+DNS_ROLE = "dns"  # served by proxies with a resolver, and by resolvers
 MOST_CONNECTIONS = 9500
 
 
@@ -41,6 +42,8 @@ limits:
 log:
   level: error
   access: {"true" if name == "socks6d-log" else "false"}
+dns:
+  upstream: udp://127.0.0.1:{place.ports[DNS_ROLE]}
 """
     if name in ("socks6d-copy", "socks6d-splice"):
         config += f"relay: {name.rpartition('-')[2]}\n"
@@ -139,7 +142,50 @@ stream {{
     return ["nginx", "-p", world.work, "-e", "stderr", "-c", path]
 
 
-SOCKS_COMMANDS = {"bare": _bare, "microsocks": _microsocks, "dante": _dante}
+def _unbound(world, place, name, port):
+    """As its authors recommend it ("Howto Optimise"): a thread for each core, SO_REUSEPORT, slabs as many as threads, caches
+    twice as large for records as for messages, many ports and questions. What costs time and is not wanted here is off:
+    DNSSEC, statistics, logs; and so that it asks the backend as socks6d does, which is a recursive server for it."""
+    slabs = 1 << max(0, os.cpu_count() - 1).bit_length()
+    path = _write(world, f"{name}-{place.name}.conf", f"""\
+server:
+  directory: "{world.work}"
+  chroot: ""
+  username: ""
+  pidfile: ""
+  use-syslog: no
+  verbosity: 0
+  interface: {place.proxy_in}@{port}
+  access-control: 0.0.0.0/0 allow
+  do-ip6: no
+  num-threads: {os.cpu_count()}
+  so-reuseport: yes
+  msg-cache-slabs: {slabs}
+  rrset-cache-slabs: {slabs}
+  infra-cache-slabs: {slabs}
+  key-cache-slabs: {slabs}
+  msg-cache-size: 50m
+  rrset-cache-size: 100m
+  outgoing-range: 8192
+  num-queries-per-thread: 4096
+  incoming-num-tcp: 1024
+  tcp-idle-timeout: 60000
+  module-config: "iterator"
+  rrset-roundrobin: no
+  do-not-query-localhost: no
+forward-zone:
+  name: "."
+  forward-addr: 127.0.0.1@{place.ports[DNS_ROLE]}
+remote-control:
+  control-enable: no
+""")
+    check = subprocess.run([find("unbound-checkconf") or "true", path], capture_output=True, text=True, check=False)
+    if check.returncode != 0:
+        raise BenchError(f"{name}: {(check.stdout + check.stderr).strip()}")
+    return ["unbound", "-d", "-p", "-c", path]
+
+
+ONE_PORT_COMMANDS = {"bare": _bare, "microsocks": _microsocks, "dante": _dante, "unbound": _unbound}
 PLAIN_COMMANDS = {"haproxy": _haproxy, "haproxy-auto": _haproxy, "nginx": _nginx}
 
 
@@ -158,8 +204,8 @@ def start(world, place, name):
         command = PLAIN_COMMANDS[name](world, place, name, ports)
     else:
         port = world.free_port()
-        ports = dict.fromkeys(ROLES, port)
-        command = SOCKS_COMMANDS.get(name, _socks6d)(world, place, name, port)
+        ports = dict.fromkeys((*ROLES, DNS_ROLE), port)
+        command = ONE_PORT_COMMANDS.get(name, _socks6d)(world, place, name, port)
     program = find(command[0])
     if program is None:
         raise BenchError(f"{command[0]} is not installed")

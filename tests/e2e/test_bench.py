@@ -1,15 +1,20 @@
 """./dev bench in small: the tools run, the report is there, errors are refused, nothing is left behind."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 
+import dns.message
+import dns.name
+import dns.rcode
 import pytest
 
 from lib.daemon import build_dir
-from lib.net import wait_until
+from lib.dns_servers import Scripted
+from lib.net import DIES_WITH_US, wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]
@@ -21,8 +26,8 @@ def bench(out, *arguments):
 
 
 # Peers that are not installed are skipped, and that is said.
-OURS = {"direct", "socks5", "socks5-again", "socks6-once", "socks5-log", "bare"}
-TARGETS = ",".join([*OURS, "haproxy"])
+OURS = {"direct", "socks5", "socks5-again", "socks6-once", "socks5-log", "bare", "socks6d", "socks6d-again"}
+TARGETS = ",".join([*OURS, "haproxy", "unbound"])
 # In so short a sample a stream may have to wait for its turn: not an error of anything.
 STALLED = "connections did not move"
 
@@ -50,7 +55,8 @@ def test_a_quick_run_measures_everything_in_small(tmp_path, leaves_nothing):
                           capture_output=True, text=True, check=False)
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     measures = results["measures"]
-    local = {"hs64", "hs256", "rr64", "rr256", "up1", "down1", "up16", "down16", "log64", "log256"}
+    local = {"hs64", "hs256", "rr64", "rr256", "up1", "down1", "up16", "down16", "log64", "log256",
+             "dns-cached1", "dns-cached64", "dns-uncached1", "dns-uncached64"}
     assert local <= set(measures), done.stderr
     for name, measure in measures.items():
         assert (tmp_path / f"{name}.svg").read_text(encoding="utf-8").startswith("<svg")
@@ -59,6 +65,9 @@ def test_a_quick_run_measures_everything_in_small(tmp_path, leaves_nothing):
             assert not [p for p in found["problems"] if STALLED not in p], (name, target, done.stderr)
             if not found["problems"]:
                 assert found["rate"]["median"] > 0 and (target == "direct" or found["cpu"]["median"] > 0)
+    assert not measures["dns-cached1"]["targets"]["unbound"]["problems"], done.stderr
+    assert {(r["ours"], r["other"], r["series"]) for r in measures["dns-uncached64"]["ratios"]} == {
+        ("socks6d", "unbound", "rate"), ("socks6d", "unbound", "cpu")}
     assert results["idle"]["socks5"]["held"]["median"] == 50
     assert round(results["idle"]["socks5"]["descriptors"]["median"], 1) == 2.0
     ratios = [ratio for measure in measures.values() for ratio in measure["ratios"]]
@@ -89,7 +98,8 @@ def test_an_interrupted_run_reports_resumes_and_leaves_nothing(tmp_path, leaves_
     assert resumed[:len(taken)] == taken and len(resumed) == 1 + 6 * 3
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["--only", "nobody"], ["--profile", "socks5", "nothing"], ["--rounds", "0"]])
+@pytest.mark.parametrize("arguments", [["nonsense"], ["--only", "nobody"], ["--profile", "socks5", "nothing"], ["--rounds", "0"],
+                                       ["--profile", "socks5", "dns-cached1"]])
 def test_what_there_is_not_is_refused(tmp_path, arguments, leaves_nothing):
     done = subprocess.run(bench(tmp_path, *arguments), capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "usage:" in done.stderr
@@ -141,3 +151,82 @@ def test_the_load_generator_counts_refusals_of_the_proxy(daemon, leaves_nothing)
                     f"via={host}", f"via_port={port}")
         raw = json.loads(done.stdout)
         assert (raw["ops"], raw["errors"], raw["first_error"]) == (0, 3, f"the proxy refused with code {code}"), done
+
+
+# --- the DNS load generator ---
+
+def dns_load(*arguments):
+    done = subprocess.run([os.path.join(build_dir(), "bench", "dns_load"), "from=127.0.2.1", "seconds=0.2", "warm=0.1", *arguments],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def backend(tmp_path):
+    """(port of its name server, file in which it counts questions)"""
+    tally = str(tmp_path / "tally")
+    with subprocess.Popen([*DIES_WITH_US, os.path.join(build_dir(), "bench", "backend"), tally], stdout=subprocess.PIPE) as process:
+        yield json.loads(process.stdout.readline())["dns"], tally
+        process.kill()
+
+
+@pytest.mark.parametrize("conns, in_flight", [(1, 16), (7, 64)])
+def test_dns_through_the_proxy_is_cached_or_not(daemon, backend, leaves_nothing, conns, in_flight):
+    port, tally = backend
+    proxy = daemon(dns={"upstream": f"udp://127.0.0.1:{port}", "queries_in_flight": 1024})
+    target = ["proto=socks6", f"via={proxy.addr[0]}", f"via_port={proxy.addr[1]}", f"tally={tally}", f"conns={conns}",
+              f"in_flight={in_flight}"]
+    cached, uncached = dns_load("kind=cached", *target), dns_load("kind=uncached", *target)
+    for raw in (cached, uncached):
+        assert (raw["errors"], raw["first_error"], raw["stalled"]) == (0, "", 0)
+        assert raw["ops"] > 0 and raw["p99_us"] >= raw["p50_us"] > 0
+        assert raw["bytes"] == raw["ops"] * (12 + 36 + 16 + 11)  # header, question, address, OPT
+
+
+def test_a_resolver_that_asks_although_it_was_told_is_noticed(daemon, backend, leaves_nothing):
+    port, tally = backend
+    proxy = daemon(dns={"upstream": f"udp://127.0.0.1:{port}", "cache": "none"})
+    raw = dns_load("kind=cached", "proto=socks6", f"via={proxy.addr[0]}", f"via_port={proxy.addr[1]}", f"tally={tally}", "in_flight=16")
+    assert raw["errors"] == 1 and "questions at the backend for" in raw["first_error"]
+
+
+def test_dns_refused_by_the_proxy_is_an_error(daemon, leaves_nothing):
+    proxy = daemon(dns={"service": False})
+    raw = dns_load("kind=cached", "proto=socks6", f"via={proxy.addr[0]}", f"via_port={proxy.addr[1]}", "conns=2")
+    assert (raw["ops"], raw["errors"], raw["first_error"]) == (0, 2, "the proxy refused with code 5")
+
+
+def with_rcode(rcode):
+    def answer(query):
+        response = dns.message.make_response(query)
+        response.set_rcode(rcode)
+        return response
+    return answer
+
+
+def other_id(query):
+    response = Scripted.address(query)
+    response.id ^= 1 << 15
+    return response
+
+
+def other_name(query):
+    response = Scripted.address(query)
+    response.question[0].name = dns.name.from_text("fedcba9876543210.bench.example.")
+    return response
+
+
+@pytest.mark.parametrize("answer, error", [
+    (with_rcode(dns.rcode.SERVFAIL), "SERVFAIL"),
+    (with_rcode(dns.rcode.NXDOMAIN), "an error as an answer"),
+    (with_rcode(dns.rcode.NOERROR), "a wrong answer"),
+    (Scripted.address, "a wrong answer"),
+    (other_id, "an answer to nothing that was asked"),
+    (other_name, "an answer to another question"),
+])
+def test_every_answer_is_checked(answer, error, leaves_nothing):
+    with contextlib.closing(Scripted(answer)) as server:
+        raw = dns_load("kind=uncached", "proto=plain", "via=127.0.0.1", f"via_port={server.port}", "in_flight=3")
+    assert (raw["ops"], raw["errors"], raw["first_error"]) == (0, 1, error)
+    assert str(server.queries[0].question[0]).endswith(".bench.example. IN A") and server.queries[0].edns == 0

@@ -257,7 +257,28 @@ def test_goals_are_about_what_is_measured():
     for one in cases.OVERHEADS:
         assert {"socks5", "bare"} <= set(cases.MEASURES[one.measure].targets)
     for measure in cases.MEASURES.values():
-        assert set(cases.CONTROL) <= set(measure.targets), measure.name
+        assert set(measure.control) <= set(measure.targets), measure.name
+
+
+def test_dns_targets_and_relays_do_not_mix():
+    assert cases.select(["dns"]) == ["dns-cached1", "dns-cached64", "dns-uncached1", "dns-uncached64"]
+    for measure in cases.MEASURES.values():
+        assert all(cases.fits(measure.name, target) for target in measure.targets)
+    assert not cases.fits("hs64", "unbound") and not cases.fits("dns-cached1", "socks5") and not cases.fits("idle", "socks6d")
+    assert cases.fits("idle", "socks5-copy")
+
+
+def test_dns_has_a_control_of_its_own():
+    rates = {"unbound": 50000, "socks6d": 100000, "socks6d-again": 101000}
+    samples = [sample | {"measure": "dns-cached1"} for sample in campaign(rates)]
+    results = report.evaluate(samples, Options, [])
+    assert results["measures"]["dns-cached1"]["control"]["rate"] == (1.0, pytest.approx(1.01))
+    assert [(r["ours"], r["other"]) for r in results["measures"]["dns-cached1"]["ratios"]] == [("socks6d", "unbound")] * 2
+    verdicts = {g["text"]: g["verdict"] for g in results["goals"] if g["measure"] == "dns-cached1"}
+    assert verdicts == {"DNS, cached, 1 connection: answers, / unbound": stats.MET,
+                        "DNS, cached, 1 connection: CPU per answer, / unbound": stats.MET}
+    slow = [sample | {"measure": "dns-cached1"} for sample in campaign(rates | {"unbound": 200000})]
+    assert report.to_profile(report.evaluate(slow, Options, [])) == [("socks6d", "dns-cached1")]
 
 
 def test_a_journal_resumes_only_what_it_began(tmp_path):
