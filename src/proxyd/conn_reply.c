@@ -137,13 +137,19 @@ enum conn_step conn_start_replying(struct conn *conn, enum socks6_reply_code cod
     return CONN_AGAIN;
 }
 
+/* For whoever goes on with the client's socket, which is edge-triggered. */
+static uint32_t events_so_far(const struct conn *conn)
+{
+    return conn->odd_events | (conn->readable ? EPOLLIN : 0u) | (conn->writable ? EPOLLOUT : 0u);
+}
+
 /* The reply is out: the sockets and what was read ahead go to the relay, this struct ends. */
 static enum conn_step start_relaying(struct conn *conn)
 {
     struct relay_start start = {
         .fd_b = conn->server_fd,
         .b_is_parked = conn->server_is_parked,
-        .events_a = conn->odd_events | (conn->readable ? EPOLLIN : 0u) | (conn->writable ? EPOLLOUT : 0u),
+        .events_a = events_so_far(conn),
         .early = conn->pending,
         .early_len = conn->pending_len,
         .early_taken = conn->early_taken,
@@ -185,8 +191,7 @@ static enum conn_step start_serving(struct conn *conn)
         .stats = &worker->stats,
         .fd = conn_client_fd(conn),
         .tls = conn->tls,
-        .is_readable = conn->readable,
-        .is_writable = conn->writable,
+        .events = events_so_far(conn),
         .early = conn->pending,
         .early_len = conn->pending_len,
         .over = on_dns_over,

@@ -57,6 +57,7 @@ struct dns_service {
     size_t out_len, out_sent;
     bool is_readable, is_writable;
     bool waits_for_room; /* TLS has to write before it can read on */
+    bool reads_to_end;   /* a short read does not mean that there is no more, see receive() */
     bool has_eof;        /* the client sends no more */
     bool is_ending;      /* nothing is read any more; ends when all is written */
     bool is_limited;     /* a limit was met: goes on with the timer */
@@ -335,7 +336,12 @@ static bool has_message(const struct dns_service *service)
     return service->in_len >= LENGTH_LEN && service->in_len - LENGTH_LEN >= dns_get16(service->in);
 }
 
-/* recv(2) or the like: -errno. */
+/*
+ * recv(2) or the like: -errno.
+ *
+ * After a short read of a socket its queue was empty, and what comes next causes an event; but an end, an error or an
+ * urgent byte, of which an event has told, may be behind it.
+ */
 static ssize_t receive(struct dns_service *service, uint8_t *bytes, size_t len)
 {
     struct tls_stream *tls = service->setup.tls;
@@ -349,8 +355,12 @@ static ssize_t receive(struct dns_service *service, uint8_t *bytes, size_t len)
         return n;
     }
     n = recv(service->setup.fd, bytes, len, 0);
-    service->is_readable = n >= 0 || errno != EAGAIN;
-    return n < 0 ? -errno : n;
+    if (n > 0) {
+        service->is_readable = service->reads_to_end || (size_t)n == len;
+        return n;
+    }
+    service->is_readable = n == 0 || errno != EAGAIN;
+    return n < 0 ? -errno : 0;
 }
 
 /* One read and what it completes. 1: there may be more. 0: nothing now. -errno. */
@@ -550,10 +560,16 @@ static void on_timer(struct loop_timer *timer)
     loop_timer_set(service->setup.loop, timer, idle_ms - quiet_ms);
 }
 
+static void note_events(struct dns_service *service, uint32_t events)
+{
+    service->is_readable |= (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+    service->reads_to_end |= (events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+    service->is_writable |= (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
+}
+
 void dns_service_events(struct dns_service *service, uint32_t events)
 {
-    service->is_readable |= (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
-    service->is_writable |= (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
+    note_events(service, events);
     if (service->waits_for_room && service->is_writable) {
         service->waits_for_room = false;
         service->is_readable = true;
@@ -570,8 +586,7 @@ int dns_service_start(const struct dns_service_setup *setup, struct dns_service 
     }
     service->setup = *setup;
     service->answered_end = &service->answered;
-    service->is_readable = setup->is_readable;
-    service->is_writable = setup->is_writable;
+    note_events(service, setup->events);
     service->checks_names = policy_denies_names(setup->config->policy);
     service->reason = "done";
     service->active_ms = loop_now_ms(setup->loop);

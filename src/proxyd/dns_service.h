@@ -37,9 +37,8 @@ struct dns_service_setup {
     struct stats *stats;
     int fd;                 /* stays the caller's, and registered with its loop */
     struct tls_stream *tls; /* over it; NULL = none. The caller's */
-    bool is_readable;       /* edge-triggered: what events have said so far */
-    bool is_writable;
-    const uint8_t *early; /* bytes read already; copied */
+    uint32_t events;        /* edge-triggered, of epoll: what is known of `fd` so far */
+    const uint8_t *early;   /* bytes read already; copied */
     size_t early_len;
     /*
      * The stream is over, for a reason (static): called once, from dns_service_events(), a timer or a task, never from

@@ -609,6 +609,18 @@ def test_half_a_stream_gets_all_its_answers(daemon, unbound):
         assert sock.recv(1) == b""
 
 
+def test_an_urgent_byte_in_the_stream_holds_nothing_up(daemon):
+    """Linux ends a read before it, though there is more."""
+    proxy = daemon()
+    question = frame(query("localhost").to_wire())
+    with service(proxy) as sock:
+        for _ in range(20):
+            sock.sendall(100 * question + question[:-1])
+            sock.send(question[-1:], socket.MSG_OOB)
+            for _ in range(101):
+                assert read_answer(sock).answer
+
+
 def test_the_access_log_counts_bytes(daemon):
     proxy = daemon()
     question = query("localhost", use_edns=-1)
