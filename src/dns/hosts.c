@@ -25,6 +25,7 @@ struct hosts {
     size_t names_len, names_size;
     uint32_t *table; /* first of each chain */
     size_t table_count;
+    uint64_t lengths[4]; /* bit n: some name has n bytes; a short file is nearly always told apart by that */
 };
 
 static bool reserve(void **block, size_t *size, size_t count, size_t more, size_t unit)
@@ -63,6 +64,7 @@ static bool add(struct hosts *hosts, const struct dns_name *name, const struct p
     hosts->names[hosts->names_len] = name->len;
     memcpy(hosts->names + hosts->names_len + 1, name->wire, name->len);
     hosts->names_len += 1 + (size_t)name->len;
+    hosts->lengths[name->len / 64] |= UINT64_C(1) << name->len % 64;
     return true;
 }
 
@@ -223,8 +225,10 @@ static struct dns_name fold(const struct dns_name *name)
 
 bool hosts_have(const struct hosts *hosts, const struct dns_name *name)
 {
+    if ((hosts->lengths[name->len / 64] >> name->len % 64 & 1) == 0) {
+        return false;
+    }
     struct dns_name folded = fold(name);
-
     return next_pair(hosts, &folded, *bucket(hosts, folded.wire, folded.len)) != NONE;
 }
 

@@ -321,11 +321,34 @@ bool dns_name_is_under(const struct dns_name *name, const struct dns_name *ances
     return (size_t)(name->len - at) == ancestor->len && equal_folded(name->wire + at, ancestor->wire, ancestor->len);
 }
 
+/* Eight bytes at once. Bit 7 of each byte says whether it is a letter to fold; then it becomes bit 5. */
+static uint64_t lower8(uint64_t bytes)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+    uint64_t low = bytes & ~tops; /* sums do not reach the next byte */
+    uint64_t is_upper = (low + (0x80u - 'A') * ones) & ~(low + (0x80u - 'Z' - 1) * ones) & ~bytes & tops;
+
+    return bytes | is_upper >> 2;
+}
+
+void dns_name_fold(const struct dns_name *name, uint8_t *out)
+{
+    uint64_t bytes;
+    size_t at = 0;
+
+    for (; name->len - at >= sizeof bytes; at += sizeof bytes) {
+        memcpy(&bytes, name->wire + at, sizeof bytes);
+        bytes = lower8(bytes);
+        memcpy(out + at, &bytes, sizeof bytes);
+    }
+    for (; at < name->len; at++) {
+        out[at] = lower(name->wire[at]);
+    }
+}
+
 void dns_name_lower(struct dns_name *name)
 {
-    for (size_t i = 0; i < name->len; i++) {
-        name->wire[i] = lower(name->wire[i]);
-    }
+    dns_name_fold(name, name->wire);
 }
 
 static bool is_digit(char c)

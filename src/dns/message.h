@@ -175,6 +175,8 @@ bool dns_record_addr(const struct dns_record *record, uint16_t port, struct sock
 bool dns_name_equal(const struct dns_name *a, const struct dns_name *b);
 /* Whether `name` is `ancestor` or below it. */
 bool dns_name_is_under(const struct dns_name *name, const struct dns_name *ancestor);
+/* ASCII letters in lower case. `out` has room for name->len bytes; it may be those of `name`. */
+void dns_name_fold(const struct dns_name *name, uint8_t *out);
 void dns_name_lower(struct dns_name *name);
 
 /*

@@ -113,10 +113,7 @@ void dns_key_init(struct dns_key *key, const struct dns_request *request)
     key->bytes[0] = (uint8_t)bits;
     dns_put16(key->bytes + 1, request->question.type);
     dns_put16(key->bytes + 3, request->question.class);
-    for (size_t i = 0; i < name->len; i++) {
-        uint8_t byte = name->wire[i];
-        key->bytes[5 + i] = byte >= 'A' && byte <= 'Z' ? (uint8_t)(byte | 0x20u) : byte;
-    }
+    dns_name_fold(name, key->bytes + 5);
     key->len = 5 + (size_t)name->len;
 }
 

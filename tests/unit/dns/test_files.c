@@ -199,6 +199,44 @@ static void test_a_name_has_a_bounded_number_of_addresses(void **state)
     free(text);
 }
 
+/* Names of every length, each found, and no other of the same length or of one that is not there. */
+static void test_hosts_have_names_of_all_lengths(void **state)
+{
+    struct dns_name name = {.len = 0};
+    char *text = malloc(DNS_NAME_MAX * 300);
+    (void)state;
+
+    assert_non_null(text);
+    for (size_t skipped = 3; skipped <= 253; skipped += 50) {
+        size_t len = 0;
+        for (size_t name_len = 1; name_len <= 253; name_len++) {
+            if (name_len != skipped) {
+                memcpy(text + len, "192.0.2.1 ", 10);
+                len += 10;
+                for (size_t i = 0; i < name_len; i++) {
+                    text[len++] = i % 50 == 49 && i + 1 < name_len ? '.' : 'x';
+                }
+                text[len++] = '\n';
+            }
+        }
+        struct hosts *hosts = hosts_parse(text, len, &key);
+        assert_non_null(hosts);
+        for (size_t name_len = 1; name_len <= 253; name_len++) {
+            char own[256] = {0};
+            for (size_t i = 0; i < name_len; i++) {
+                own[i] = i % 50 == 49 && i + 1 < name_len ? '.' : 'X';
+            }
+            assert_int_equal(dns_name_parse(own, &name), 0);
+            assert_int_equal(hosts_have(hosts, &name), name_len != skipped);
+            own[name_len - 1] = 'y';
+            assert_int_equal(dns_name_parse(own, &name), 0);
+            assert_false(hosts_have(hosts, &name));
+        }
+        hosts_free(hosts);
+    }
+    free(text);
+}
+
 /* ---- following ---- */
 
 static char resolv_conf[] = "/tmp/socks6-test-resolv-XXXXXX", hosts[] = "/tmp/socks6-test-hosts-XXXXXX";
@@ -313,6 +351,7 @@ int main(void)
         cmocka_unit_test(test_hosts_are_found_by_name),
         cmocka_unit_test(test_hosts_cut_anywhere_are_read),
         cmocka_unit_test(test_a_name_has_a_bounded_number_of_addresses),
+        cmocka_unit_test(test_hosts_have_names_of_all_lengths),
         cmocka_unit_test(test_files_are_followed),
         cmocka_unit_test(test_missing_files_are_empty_ones),
     };

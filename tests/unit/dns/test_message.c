@@ -397,6 +397,32 @@ static void test_long_chains_of_pointers_are_malformed(void **state)
     assert_int_equal(dns_name_read(message, sizeof message, sizeof message - 2, &name, NULL), -EBADMSG);
 }
 
+/* Every byte at every place within a word, in names of all lengths, and nothing behind them is touched. */
+static void test_names_are_folded_byte_by_byte(void **state)
+{
+    struct dns_name name;
+    uint8_t out[DNS_NAME_MAX + 1];
+
+    (void)state;
+    for (unsigned first = 0; first < 256; first++) {
+        for (size_t len = 0; len <= DNS_NAME_MAX; len += len < 24 ? 1 : 33) {
+            name.len = (uint8_t)len;
+            for (size_t i = 0; i < DNS_NAME_MAX; i++) {
+                name.wire[i] = (uint8_t)(first + i);
+            }
+            memset(out, 0xee, sizeof out);
+            dns_name_fold(&name, out);
+            for (size_t i = 0; i < len; i++) {
+                uint8_t byte = name.wire[i];
+                assert_int_equal(out[i], byte >= 'A' && byte <= 'Z' ? byte + 'a' - 'A' : byte);
+            }
+            assert_int_equal(out[len], 0xee);
+            dns_name_lower(&name);
+            assert_memory_equal(name.wire, out, len);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -414,6 +440,7 @@ int main(void)
         cmocka_unit_test(test_longest_text_fits),
         cmocka_unit_test(test_under_compares_whole_labels),
         cmocka_unit_test(test_query_is_built_and_read_back),
+        cmocka_unit_test(test_names_are_folded_byte_by_byte),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
