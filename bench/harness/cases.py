@@ -119,9 +119,13 @@ def _measures():
 MEASURES = {measure.name: measure for measure in _measures()}
 
 
+def is_dns(name):
+    return name in MEASURES and MEASURES[name].is_dns
+
+
 def fits(name, target):
     """Whether the measure says anything about the target."""
-    return (name in MEASURES and MEASURES[name].is_dns) == (target in DNS)
+    return is_dns(name) == (target in DNS)
 
 
 IDLE = "idle"
@@ -201,8 +205,8 @@ def _goals():
                        1.0)
     for conns in DNS_IN_FLIGHT:
         where = f"DNS, cached, {_connections(conns)}"
-        yield Goal(f"{where}: answers, / unbound", f"dns-cached{conns}", "socks6d", ("unbound",), "rate", ">=", 1.0)
-        yield Goal(f"{where}: CPU per answer, / unbound", f"dns-cached{conns}", "socks6d", ("unbound",), "cpu", "<=", 1.0)
+        yield Goal(f"{where}: answers / unbound", f"dns-cached{conns}", "socks6d", ("unbound",), "rate", ">=", 1.0)
+        yield Goal(f"{where}: CPU per answer / unbound", f"dns-cached{conns}", "socks6d", ("unbound",), "cpu", "<=", 1.0)
 
 
 GOALS = list(_goals())

@@ -1,10 +1,13 @@
-"""Puts the results of a run into doc/performance.md, between its marks, and the charts beside it."""
+"""Puts the results of a run into doc/performance.md, between its marks, and the charts beside it.
+
+The DNS service has marks of its own, so that a run of one of both parts leaves what is said of the other.
+"""
 import os
 import re
 import shlex
 
 from . import report
-from .cases import TARGETS
+from .cases import TARGETS, is_dns
 
 DOCUMENT, CHARTS = os.path.join("doc", "performance.md"), os.path.join("doc", "performance")
 PRIVATE_PATH = re.compile(r"/(?:home|root|work|farm|tmp)/\S*")
@@ -29,20 +32,35 @@ def profile_text(profiles):
     return "\n\n".join(parts)
 
 
+def part_of(results, wants_dns):
+    """The results of one part; None if the run has nothing of it."""
+    measures = {name: result for name, result in results["measures"].items() if is_dns(name) == wants_dns}
+    idle = {} if wants_dns else results["idle"]
+    return results | {"measures": measures, "idle": idle} if measures or idle else None
+
+
 def publish(root, results, profiles, arguments):
     path = os.path.join(root, DOCUMENT)
     with open(path, encoding="utf-8") as file:
         text = file.read()
     command = f"Command: `{shlex.join(['./dev', 'bench', *arguments])}`"
-    text = between(text, "results", command + "\n\n" + report.markdown(results, "performance"))
-    text = between(text, "profiles", profile_text(profiles))
+    for prefix, wants_dns in (("", False), ("DNS ", True)):
+        part = part_of(results, wants_dns)
+        if part:
+            text = between(text, f"{prefix}results", command + "\n\n" + report.markdown(part, "performance"))
+            own = {key: value for key, value in profiles.items() if is_dns(key[1]) == wants_dns}
+            text = between(text, f"{prefix}profiles", profile_text(own))
+            _replace_charts(os.path.join(root, CHARTS), report.charts(part), wants_dns)
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
-    folder = os.path.join(root, CHARTS)
+
+
+def _replace_charts(folder, charts, wants_dns):
     os.makedirs(folder, exist_ok=True)
     for name in os.listdir(folder):
-        if name.endswith(".svg"):
+        stem, end = os.path.splitext(name)
+        if end == ".svg" and is_dns(stem) == wants_dns:
             os.remove(os.path.join(folder, name))
-    for name, svg in report.charts(results):
+    for name, svg in charts:
         with open(os.path.join(folder, f"{name}.svg"), "w", encoding="utf-8") as file:
             file.write(svg)

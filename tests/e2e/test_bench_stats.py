@@ -275,8 +275,8 @@ def test_dns_has_a_control_of_its_own():
     assert results["measures"]["dns-cached1"]["control"]["rate"] == (1.0, pytest.approx(1.01))
     assert [(r["ours"], r["other"]) for r in results["measures"]["dns-cached1"]["ratios"]] == [("socks6d", "unbound")] * 2
     verdicts = {g["text"]: g["verdict"] for g in results["goals"] if g["measure"] == "dns-cached1"}
-    assert verdicts == {"DNS, cached, 1 connection: answers, / unbound": stats.MET,
-                        "DNS, cached, 1 connection: CPU per answer, / unbound": stats.MET}
+    assert verdicts == {"DNS, cached, 1 connection: answers / unbound": stats.MET,
+                        "DNS, cached, 1 connection: CPU per answer / unbound": stats.MET}
     slow = [sample | {"measure": "dns-cached1"} for sample in campaign(rates | {"unbound": 200000})]
     assert report.to_profile(report.evaluate(slow, Options, [])) == [("socks6d", "dns-cached1")]
 
@@ -302,10 +302,27 @@ def test_publishing_rewrites_what_stands_between_the_marks(tmp_path):
         publish.publish(str(tmp_path), results, {("socks5", "hs256"): "12 %  tcp_ack in /home/somebody/socks6d"}, ["hs256"])
     text = (tmp_path / "doc" / "performance.md").read_text(encoding="utf-8")
     assert text.count("Command: `./dev bench hs256`") == 1 and text.count("tcp_ack") == 1
-    assert "/home/" not in text and "(performance/hs256.svg)" in text and text.endswith("<!-- end of profiles -->\n")
+    assert "/home/" not in text and "(performance/hs256.svg)" in text and text.endswith("<!-- end of DNS profiles -->\n")
     assert os.listdir(tmp_path / "doc" / "performance") == ["hs256.svg"]
     with pytest.raises(ValueError):
         publish.between("no marks", "results", "x")
+
+
+def test_a_run_of_dns_alone_leaves_the_other_results(tmp_path):
+    (tmp_path / "doc" / "performance").mkdir(parents=True)
+    path = tmp_path / "doc" / "performance.md"
+    with open(os.path.join(ROOT, "doc", "performance.md"), encoding="utf-8") as file:
+        path.write_text(file.read(), encoding="utf-8")
+    dns = [sample | {"measure": "dns-cached64"} for sample in campaign({"unbound": 1000, "socks6d": 4000, "socks6d-again": 4001})]
+    publish.publish(str(tmp_path), report.evaluate(campaign(RATES), Options, []), {("socks5", "hs256"): "tcp_ack"}, ["hs256"])
+    publish.publish(str(tmp_path), report.evaluate(dns, Options, []), {}, ["dns"])
+    text = path.read_text(encoding="utf-8")
+    assert text.count("Command: `./dev bench hs256`") == 1 and text.count("Command: `./dev bench dns`") == 1
+    assert text.index("`./dev bench hs256`") < text.index("<!-- end of results -->") < text.index("Command: `./dev bench dns`")
+    assert text.count("tcp_ack") == 1 and "answers / unbound | >= 1 | 3.9" in text.split("<!-- end of results -->")[1]
+    assert sorted(os.listdir(tmp_path / "doc" / "performance")) == ["dns-cached64.svg", "hs256.svg"]
+    publish.publish(str(tmp_path), report.evaluate(dns + campaign(RATES), Options, []), {}, ["both"])
+    assert path.read_text(encoding="utf-8").count("Command: `./dev bench both`") == 2
 
 
 # Round trips ----------------------------------------------------------------------------------------------------------
