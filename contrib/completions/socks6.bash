@@ -92,7 +92,7 @@ _socks6()
         ;;
     connect)
         if [[ $cur == -* ]]; then
-            mapfile -t COMPREPLY < <(compgen -W "$common -4 -6 -N -q -v -w --early --happy-eyeballs --happy-eyeballs=off --no-early-data --no-session --no-shutdown --remote-tfo" -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W "$common -4 -6 -N -q -v -w --early --happy-eyeballs --happy-eyeballs=off --no-early-data --no-session --no-shutdown --no-tfo --remote-tfo" -- "$cur")
         elif ((positional == 0)); then
             mapfile -t COMPREPLY < <(compgen -A hostname -- "$cur")
         elif ((positional == 1)); then

@@ -18,6 +18,7 @@ complete -c socks6 -n '__fish_seen_subcommand_from connect' -s 6 -d 'Reach the p
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l no-early-data -d 'Send nothing before the TLS handshake is over'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l no-session -d 'Use and keep nothing of the cache file'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l no-shutdown -d 'Never close our side of the connection'
+complete -c socks6 -n '__fish_seen_subcommand_from connect' -l no-tfo -d 'Connect to the proxy without TCP Fast Open'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l early -d 'Send the first bytes of standard input with the request'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l remote-tfo -d 'Let the proxy send our first data in its SYN to HOST'
 complete -c socks6 -n '__fish_seen_subcommand_from connect' -l happy-eyeballs -a 'on off' -d 'Ask the proxy to race the addresses of HOST, or not to'

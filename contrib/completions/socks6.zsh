@@ -25,6 +25,7 @@ _socks6() {
             '--no-early-data[send nothing before the TLS handshake is over]' \
             '--no-session[use and keep nothing of the cache file]' \
             '--no-shutdown[never close our side of the connection]' \
+            '--no-tfo[connect to the proxy without TCP Fast Open]' \
             '--early[send the first bytes of standard input with the request]' \
             '--remote-tfo=-[let the proxy send our first data in its SYN to HOST]::(bytes)' \
             '--happy-eyeballs=-[ask the proxy to race the addresses of HOST, or not to]::(on off)' \

@@ -58,6 +58,17 @@ enum socks6_dial_status {
     SOCKS6_DIAL_NOMEM
 };
 
+/* TCP Fast Open (RFC 7413) towards the proxy. Where the kernel or the path does not do it, it is as if it were off. */
+enum socks6_fast_open {
+    SOCKS6_FAST_OPEN_OFF = 0,
+    SOCKS6_FAST_OPEN_COOKIE, /* no data in the SYN, but ask for the cookie that later connections need */
+    /*
+     * The first bytes may travel in the SYN, if all of them fit. They can then arrive more than once. The caller knows that this
+     * does no harm: the request spends a token, or the layer sends nothing of it yet ("TCP Fast Open on the Client-Proxy Leg").
+     */
+    SOCKS6_FAST_OPEN_DATA
+};
+
 /*
  * What lies between the conversation and the socket: TLS. The library has none; a program that links a TLS library supplies
  * it, without I/O: the dial moves the bytes between the layer and the socket. After success the layer goes on with the
@@ -112,6 +123,7 @@ struct socks6_dial_config {
     /* What the proxy says of the session, for socks6_session_learn(); also before a failure. Once or twice; may be NULL. */
     void (*on_session)(void *user, const struct socks6_client_session *reply);
     void *on_session_user;
+    enum socks6_fast_open fast_open;       /* default off */
     const struct socks6_dial_layer *layer; /* needed if the proxy is_tls; else NULL */
     /* Called with one sentence per step ("connected to 192.0.2.1:1080"), for -v. May be NULL. */
     void (*trace)(void *user, const char *what);
@@ -125,6 +137,7 @@ struct socks6_dial_result {
     struct socks6_addr bound;                           /* the reply's address */
     struct socks6_stack_option stack[SOCKS6_STACK_MAX]; /* the proxy's answers */
     size_t stack_count;
+    int sent_in_syn;      /* 1 = the first bytes travelled in a SYN, and may have arrived more than once */
     int sent;             /* 1 = something of the request may have reached the proxy */
     unsigned round_trips; /* to the proxy, until the reply: TCP, and each time that we had to wait for its answer */
     char error[512];      /* one line for people when the status is not OK: what failed, where, why */

@@ -11,6 +11,9 @@
  * reply stays in the socket. Reading comes before writing, and both go on side by side, so that a proxy that refuses in the
  * middle of much early data is heard.
  *
+ * TCP Fast Open: while an attempt is CONNECTING its SYN may carry the first bytes. They count as sent once the connection is there; if it
+ * is refused, the next target gets them. If it fails in any other way, application data among them may have been read.
+ *
  * With a layer (TLS) there is one more room between both: what the conversation has to say goes into the layer as soon as
  * that takes it, and what comes out of it goes into the socket. Everything is read from the socket then; what lies behind the
  * reply stays in the layer.
@@ -49,8 +52,11 @@ struct socks6_dial {
     size_t target_next;  /* the one to try after the running attempt */
     size_t request_left; /* bytes of the first message that are not sent yet */
     size_t early_sent;
-    int is_layer_started; /* its first write() has been called */
-    int is_layer_open;    /* the conversation's first bytes have come through it */
+    struct socks6_slice syn_protocol; /* what was offered to the SYN: of the conversation, or of the layer */
+    size_t syn_len;                   /* with early data */
+    size_t syn_sent;                  /* how much of it the SYN took */
+    int is_layer_started;             /* its first write() has been called */
+    int is_layer_open;                /* the conversation's first bytes have come through it */
 };
 
 void socks6_dial_config_init(struct socks6_dial_config *config)
@@ -203,12 +209,86 @@ static int resolve(struct socks6_dial *d, int extra_flags)
     return d->target_count > 0 ? SOCKS6_DIAL_IN_PROGRESS : fail_no_target(d);
 }
 
+/* The early data that may be sent now. */
+static struct socks6_slice early_left(const struct socks6_dial *d)
+{
+    size_t credit = s6_talk_credit(&d->talk);
+    size_t end = d->config.early.len < credit ? d->config.early.len : credit;
+
+    if (end <= d->early_sent) {
+        return (struct socks6_slice){NULL, 0};
+    }
+    return (struct socks6_slice){d->config.early.data + d->early_sent, end - d->early_sent};
+}
+
+/*
+ * What to send next: protocol bytes and the early data behind them. Messages of a negotiation follow the early data that
+ * was announced with the request, however soon the proxy asks for them.
+ */
+static void next_output(const struct socks6_dial *d, struct socks6_slice *protocol, struct socks6_slice *early)
+{
+    *protocol = s6_talk_output(&d->talk);
+    *early = early_left(d);
+    if (d->request_left > 0 && d->request_left < protocol->len) {
+        protocol->len = d->request_left;
+    }
+    if (d->request_left == 0 && early->len > 0) {
+        protocol->len = 0;
+    }
+}
+
+static void trace_sent(const struct socks6_dial *d, size_t protocol, size_t early)
+{
+    if (early > 0) {
+        s6_talk_trace(&d->talk, "sent %zu bytes to the proxy, %zu of them early data", protocol + early, early);
+    } else {
+        s6_talk_trace(&d->talk, "sent %zu bytes to the proxy", protocol);
+    }
+}
+
+/* `n` of the bytes that next_output() has offered are gone. */
+static void count_sent(struct socks6_dial *d, struct socks6_slice protocol, size_t n)
+{
+    size_t from_protocol = n < protocol.len ? n : protocol.len;
+
+    s6_talk_output_sent(&d->talk, from_protocol);
+    d->request_left -= d->request_left < from_protocol ? d->request_left : from_protocol;
+    d->early_sent += n - from_protocol;
+    trace_sent(d, from_protocol, n - from_protocol);
+}
+
+/* Fills the layer with what it takes. What then is to go through the socket. */
+static struct socks6_slice fill_layer(struct socks6_dial *d)
+{
+    const struct socks6_dial_layer *layer = d->config.layer;
+    struct socks6_slice protocol, early;
+    size_t n;
+
+    do {
+        next_output(d, &protocol, &early);
+        n = protocol.len + early.len > 0 ? layer->write(layer->user, protocol, early) : 0;
+        d->is_layer_started = 1;
+        if (n > 0) {
+            count_sent(d, protocol, n);
+        }
+    } while (n > 0);
+    return layer->output(layer->user);
+}
+
 /* The text of the target that was tried last. */
 static void target_text(const struct socks6_dial *d, char out[S6_BRIEF_MAX])
 {
     struct socks6_addr addr = s6_target_addr(&d->targets[d->target_next - 1]);
 
     s6_brief(&addr, out);
+}
+
+/* Application data that was in the SYN of an attempt that failed like this: the proxy may have it all the same. */
+static int may_be_read(const struct socks6_dial *d, int error)
+{
+    size_t early = d->config.layer != NULL ? d->early_sent : d->config.early.len;
+
+    return d->syn_sent > 0 && early > 0 && error != ECONNREFUSED;
 }
 
 /* The running attempt has failed; says so, and ends the dial if it was the last. */
@@ -222,7 +302,8 @@ static int attempt_failed(struct socks6_dial *d, int error)
     }
     target_text(d, text);
     s6_talk_trace(&d->talk, "cannot connect to proxy %s: %s", text, strerror(error));
-    if (d->target_next < d->target_count) {
+    if (d->target_next < d->target_count && !may_be_read(d, error)) {
+        d->syn_sent = 0;
         return SOCKS6_DIAL_IN_PROGRESS;
     }
     if (strcmp(text, d->talk.proxy_text) == 0) {
@@ -233,15 +314,86 @@ static int attempt_failed(struct socks6_dial *d, int error)
                         d->target_count > 1 ? "last address tried: " : "", text, strerror(error));
 }
 
+/* The bytes that went with the SYN are gone: they need not be sent, whether or not the peer has taken them there. */
+static void count_syn(struct socks6_dial *d)
+{
+    d->result.sent_in_syn = 1;
+    if (d->config.layer != NULL) {
+        d->config.layer->output_sent(d->config.layer->user, d->syn_sent);
+    } else {
+        count_sent(d, d->syn_protocol, d->syn_sent);
+    }
+}
+
 static void connected(struct socks6_dial *d)
 {
     char text[S6_BRIEF_MAX];
+    unsigned trips = 1;
 
     target_text(d, text);
-    s6_talk_trace(&d->talk, "connected to proxy %s (1 round trip)", text);
-    d->result.round_trips++;
+    if (d->syn_sent > 0 && d->syn_sent == d->syn_len && s6_net_syn_data_counted(d->fd)) {
+        trips = 0;
+        s6_talk_trace(&d->talk, "connected to proxy %s by TCP Fast Open, with %zu bytes in the SYN (0 round trips)",
+                      text, d->syn_sent);
+    } else {
+        s6_talk_trace(&d->talk, "connected to proxy %s (1 round trip)", text);
+    }
+    d->result.round_trips += trips;
     d->state = DIAL_TALKING;
     d->attempt_deadline_ms = NO_DEADLINE;
+    if (d->syn_sent > 0) {
+        count_syn(d);
+    }
+}
+
+/* What leaves first: the request and the early data behind it, or what the layer makes of them. */
+static void first_flight(struct socks6_dial *d, struct socks6_slice *protocol, struct socks6_slice *early)
+{
+    *early = (struct socks6_slice){NULL, 0};
+    if (d->config.layer != NULL) {
+        *protocol = fill_layer(d);
+    } else {
+        next_output(d, protocol, early);
+    }
+    d->syn_protocol = *protocol;
+    d->syn_len = protocol->len + early->len;
+}
+
+/*
+ * The kernel holds the SYN of `target` back for us. -EINPROGRESS, or -errno with the descriptor closed. A first flight that does not
+ * fit as a whole gains nothing from it: then it is to be an ordinary connection.
+ */
+static int send_syn(struct socks6_dial *d, const struct s6_target *target)
+{
+    struct socks6_slice protocol, early;
+    ssize_t n;
+
+    first_flight(d, &protocol, &early);
+    if (d->config.fast_open != SOCKS6_FAST_OPEN_DATA || d->syn_len > s6_net_syn_room(d->fd, target)) {
+        (void)close(d->fd);
+        d->fd = -1;
+        return s6_net_connect(target, &d->fd);
+    }
+    n = s6_net_send(d->fd, protocol, early);
+    if (n < 0 && n != -EINPROGRESS && n != -EAGAIN) {
+        (void)close(d->fd);
+        d->fd = -1;
+        return (int)n;
+    }
+    d->syn_sent = n > 0 ? (size_t)n : 0;
+    d->result.sent = d->result.sent || n > 0;
+    return -EINPROGRESS;
+}
+
+static int start_attempt(struct socks6_dial *d, const struct s6_target *target)
+{
+    int rc;
+
+    if (d->config.fast_open == SOCKS6_FAST_OPEN_OFF) {
+        return s6_net_connect(target, &d->fd);
+    }
+    rc = s6_net_connect_fast(target, &d->fd);
+    return rc == 0 ? send_syn(d, target) : rc;
 }
 
 /* Starts attempts until one is under way or no target is left. Each gets an equal share of the time that remains. */
@@ -258,7 +410,7 @@ static int next_attempt(struct socks6_dial *d, uint64_t now_ms)
 
             d->attempt_deadline_ms = now_ms + remaining / left;
         }
-        rc = s6_net_connect(&d->targets[d->target_next++], &d->fd);
+        rc = start_attempt(d, &d->targets[d->target_next++]);
         if (d->fd < 0 && attempt_failed(d, -rc) != SOCKS6_DIAL_IN_PROGRESS) {
             return d->talk.status;
         }
@@ -403,34 +555,6 @@ static void read_replies(struct socks6_dial *d, uint64_t now_ms)
     }
 }
 
-/* The early data that may be sent now. */
-static struct socks6_slice early_left(const struct socks6_dial *d)
-{
-    size_t credit = s6_talk_credit(&d->talk);
-    size_t end = d->config.early.len < credit ? d->config.early.len : credit;
-
-    if (end <= d->early_sent) {
-        return (struct socks6_slice){NULL, 0};
-    }
-    return (struct socks6_slice){d->config.early.data + d->early_sent, end - d->early_sent};
-}
-
-/*
- * What to send next: protocol bytes and the early data behind them. Messages of a negotiation follow the early data that
- * was announced with the request, however soon the proxy asks for them.
- */
-static void next_output(const struct socks6_dial *d, struct socks6_slice *protocol, struct socks6_slice *early)
-{
-    *protocol = s6_talk_output(&d->talk);
-    *early = early_left(d);
-    if (d->request_left > 0 && d->request_left < protocol->len) {
-        protocol->len = d->request_left;
-    }
-    if (d->request_left == 0 && early->len > 0) {
-        protocol->len = 0;
-    }
-}
-
 static int wants_to_send(const struct socks6_dial *d)
 {
     struct socks6_slice protocol, early;
@@ -440,44 +564,6 @@ static int wants_to_send(const struct socks6_dial *d)
     }
     next_output(d, &protocol, &early);
     return protocol.len > 0 || early.len > 0;
-}
-
-static void trace_sent(const struct socks6_dial *d, size_t protocol, size_t early)
-{
-    if (early > 0) {
-        s6_talk_trace(&d->talk, "sent %zu bytes to the proxy, %zu of them early data", protocol + early, early);
-    } else {
-        s6_talk_trace(&d->talk, "sent %zu bytes to the proxy", protocol);
-    }
-}
-
-/* `n` of the bytes that next_output() has offered are gone. */
-static void count_sent(struct socks6_dial *d, struct socks6_slice protocol, size_t n)
-{
-    size_t from_protocol = n < protocol.len ? n : protocol.len;
-
-    s6_talk_output_sent(&d->talk, from_protocol);
-    d->request_left -= d->request_left < from_protocol ? d->request_left : from_protocol;
-    d->early_sent += n - from_protocol;
-    trace_sent(d, from_protocol, n - from_protocol);
-}
-
-/* Fills the layer with what it takes. What then is to go through the socket. */
-static struct socks6_slice fill_layer(struct socks6_dial *d)
-{
-    const struct socks6_dial_layer *layer = d->config.layer;
-    struct socks6_slice protocol, early;
-    size_t n;
-
-    do {
-        next_output(d, &protocol, &early);
-        n = protocol.len + early.len > 0 ? layer->write(layer->user, protocol, early) : 0;
-        d->is_layer_started = 1;
-        if (n > 0) {
-            count_sent(d, protocol, n);
-        }
-    } while (n > 0);
-    return layer->output(layer->user);
 }
 
 static ssize_t send_some(struct socks6_dial *d)
@@ -562,7 +648,8 @@ static int finish(struct socks6_dial *d, int status, struct socks6_dial_result *
         return status;
     }
     if (status == SOCKS6_DIAL_OK) {
-        s6_talk_trace(&d->talk, "%u round trips to the proxy in all", d->result.round_trips);
+        s6_talk_trace(&d->talk, "%u round trip%s to the proxy in all", d->result.round_trips,
+                      d->result.round_trips == 1 ? "" : "s");
         d->result.fd = d->fd;
     }
     *result = d->result;

@@ -69,7 +69,7 @@ static int is_self_connected(int fd)
     return here.len == there.len && memcmp(&here.addr, &there.addr, here.len) == 0;
 }
 
-int s6_net_connect(const struct s6_target *target, int *fd)
+static int connect_to(const struct s6_target *target, int is_fast, int *fd)
 {
     int one = 1;
     int rc = 0;
@@ -80,6 +80,9 @@ int s6_net_connect(const struct s6_target *target, int *fd)
     }
     /* Requests and keystrokes are to leave at once; without it the connection would still be right, only slower. */
     (void)setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (is_fast) { /* refused where net.ipv4.tcp_fastopen is off: then it is an ordinary connection */
+        (void)setsockopt(s, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &one, sizeof one);
+    }
     if (connect(s, (const struct sockaddr *)&target->addr, target->len) != 0) {
         rc = errno == EINTR ? -EINPROGRESS : -errno; /* interrupted, it goes on by itself */
     } else if (is_self_connected(s)) {
@@ -91,6 +94,40 @@ int s6_net_connect(const struct s6_target *target, int *fd)
     }
     *fd = s;
     return rc;
+}
+
+int s6_net_connect(const struct s6_target *target, int *fd)
+{
+    return connect_to(target, 0, fd);
+}
+
+int s6_net_connect_fast(const struct s6_target *target, int *fd)
+{
+    return connect_to(target, 1, fd);
+}
+
+size_t s6_net_syn_room(int fd, const struct s6_target *target)
+{
+    enum { IPV4_HEADER = 20, IPV6_HEADER = 40, TCP_HEADER_MAX = 60 };
+    int is_ipv4 = target->addr.ss_family == AF_INET;
+    int headers = (is_ipv4 ? IPV4_HEADER : IPV6_HEADER) + TCP_HEADER_MAX;
+    int mtu = 0;
+    socklen_t len = sizeof mtu;
+
+    if (getsockopt(fd, is_ipv4 ? IPPROTO_IP : IPPROTO_IPV6, is_ipv4 ? IP_MTU : IPV6_MTU, &mtu, &len) != 0 ||
+        mtu <= headers) {
+        return 0;
+    }
+    return (size_t)(mtu - headers);
+}
+
+int s6_net_syn_data_counted(int fd)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof info;
+
+    memset(&info, 0, sizeof info);
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && (info.tcpi_options & TCPI_OPT_SYN_DATA) != 0;
 }
 
 int s6_net_connected(int fd)

@@ -29,6 +29,15 @@ uint64_t s6_now_ms(void);
  * it is writable and ask s6_net_connected(), else -errno and no descriptor.
  */
 SOCKS6_MUST_CHECK int s6_net_connect(const struct s6_target *target, int *fd);
+/*
+ * The same with TCP Fast Open. 0 = the kernel has a cookie: nothing has left, and the first s6_net_send() makes the SYN, which
+ * takes as much as fits into s6_net_syn_room(). That returns how much of it the SYN took, or -EINPROGRESS for nothing.
+ */
+SOCKS6_MUST_CHECK int s6_net_connect_fast(const struct s6_target *target, int *fd);
+/* How many bytes fit into a SYN on the way to the target; 0 if that is not known. */
+size_t s6_net_syn_room(int fd, const struct s6_target *target);
+/* 1 if the peer has acknowledged data of the SYN. */
+int s6_net_syn_data_counted(int fd);
 /* 0 = connected, -EINPROGRESS = not yet, else -errno: this attempt has failed. */
 SOCKS6_MUST_CHECK int s6_net_connected(int fd);
 

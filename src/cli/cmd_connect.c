@@ -29,6 +29,7 @@ enum {
     OPTION_NO_EARLY_DATA,
     OPTION_NO_SESSION,
     OPTION_NO_SHUTDOWN,
+    OPTION_NO_TFO,
     OPTION_REMOTE_TFO
 };
 
@@ -58,6 +59,7 @@ static const char help_text[] = "Usage: socks6 connect [OPTION]... HOST PORT\n"
                                 "      --no-session       introduce ourselves to the proxy anew, and keep\n"
                                 "                         nothing: the cache file is not touched\n"
                                 "      --no-shutdown      never close our side\n"
+                                "      --no-tfo           no TCP Fast Open: the SYN to the proxy carries no data\n"
                                 "      --remote-tfo[=BYTES]\n"
                                 "                         let the proxy send what it has of our data by then,\n"
                                 "                         BYTES of it at most, in its SYN to HOST (TCP Fast Open).\n"
@@ -183,6 +185,9 @@ static int take_option(int option, char **argv, struct proxy_options *proxy, str
     case OPTION_NO_SHUTDOWN:
         out->shutdown_ms = -1;
         return 0;
+    case OPTION_NO_TFO:
+        out->no_tfo = 1;
+        return 0;
     case OPTION_REMOTE_TFO:
         return take_remote_tfo(optarg, out);
     case 'w':
@@ -213,6 +218,7 @@ int connect_parse(int argc, char **argv, struct proxy_options *proxy, struct con
                                           {"no-early-data", no_argument, NULL, OPTION_NO_EARLY_DATA},
                                           {"no-session", no_argument, NULL, OPTION_NO_SESSION},
                                           {"no-shutdown", no_argument, NULL, OPTION_NO_SHUTDOWN},
+                                          {"no-tfo", no_argument, NULL, OPTION_NO_TFO},
                                           {"remote-tfo", optional_argument, NULL, OPTION_REMOTE_TFO},
                                           {NULL, 0, NULL, 0}};
     int option, rc;
@@ -347,7 +353,9 @@ static size_t choose_stack(const struct connect_options *options, struct socks6_
 static int dial(const struct connect_options *options, const struct socks6_proxy *proxy, struct socks6_slice early,
                 struct stream *stream)
 {
-    struct reach_config config = {.no_session = options->no_session != 0, .no_early_data = options->no_early != 0};
+    struct reach_config config = {.no_session = options->no_session != 0,
+                                  .no_early_data = options->no_early != 0,
+                                  .no_fast_open = options->no_tfo != 0};
     struct socks6_stack_option stack[2];
     struct socks6_dial_result result;
     int status;

@@ -17,6 +17,7 @@ struct connect_options {
     int eyeballs;    /* --happy-eyeballs: enum socks6_availability; 0 = the option is not sent */
     int no_session;  /* --no-session */
     int no_early;    /* --no-early-data */
+    int no_tfo;      /* --no-tfo */
     int remote_tfo;  /* --remote-tfo: bytes, 0 = the proxy's choice; -1 = the option is not sent */
     int help;        /* --help: nothing else was looked at */
     struct socks6_addr destination;

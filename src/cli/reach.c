@@ -6,6 +6,9 @@
  * Early data: TLS protects it from strangers, but not from being sent again by them. So it is used for requests with a token
  * only, of which the proxy acts on one copy ("Security Considerations").
  *
+ * TCP Fast Open is the same: a SYN can be repeated. Its data is a request with a token, or the first message of a TLS handshake, without
+ * early data or with early data that has a token.
+ *
  * All of the cache is optional. Without a file that can be written no session is asked for, since it could not be used
  * again, and everything is as it would be for a client that has never heard of sessions.
  */
@@ -149,6 +152,17 @@ static int add_tls(struct attempt *attempt, struct socks6_dial_layer *layer, str
     return SOCKS6_DIAL_OK;
 }
 
+static enum socks6_fast_open choose_fast_open(const struct attempt *attempt)
+{
+    if (attempt->config->no_fast_open) {
+        return SOCKS6_FAST_OPEN_OFF;
+    }
+    if (attempt->config->dial.proxy->is_tls || attempt->use.has_token) {
+        return SOCKS6_FAST_OPEN_DATA;
+    }
+    return attempt->is_taken ? SOCKS6_FAST_OPEN_COOKIE : SOCKS6_FAST_OPEN_OFF; /* the next one will have a token */
+}
+
 static int run(struct attempt *attempt, uint64_t timeout_ms, struct socks6_dial_result *result)
 {
     const struct socks6_proxy *proxy = attempt->config->dial.proxy;
@@ -161,6 +175,7 @@ static int run(struct attempt *attempt, uint64_t timeout_ms, struct socks6_dial_
     settings.has_credentials = proxy->has_credentials;
     take(attempt, &settings);
     dial.timeout_ms = timeout_ms;
+    dial.fast_open = choose_fast_open(attempt);
     if (attempt->is_taken) {
         dial.session = &settings;
         dial.on_session = on_session;
@@ -180,9 +195,12 @@ static int run(struct attempt *attempt, uint64_t timeout_ms, struct socks6_dial_
 }
 
 /* Whether somebody on the way could have sent a copy of the request that counts. */
-static bool can_be_repeated(const struct attempt *attempt)
+static bool can_be_repeated(const struct attempt *attempt, const struct socks6_dial_result *result)
 {
-    return attempt->tls != NULL && tls_client_early(attempt->tls) != TLS_EARLY_NONE;
+    if (attempt->tls != NULL) {
+        return tls_client_early(attempt->tls) != TLS_EARLY_NONE;
+    }
+    return result->sent_in_syn != 0;
 }
 
 /*
@@ -190,13 +208,13 @@ static bool can_be_repeated(const struct attempt *attempt)
  * a token that we have not spent on another request can have been spent by a copy of this one, made on the way; of data that was
  * with it nobody knows then whether the server has it already.
  */
-static bool is_worth_another(const struct attempt *attempt)
+static bool is_worth_another(const struct attempt *attempt, const struct socks6_dial_result *result)
 {
     if (attempt->is_invalid) {
         return attempt->use.session.id_len > 0;
     }
     return attempt->is_rejected && attempt->use.has_token &&
-           (attempt->config->dial.early.len == 0 || !can_be_repeated(attempt));
+           (attempt->config->dial.early.len == 0 || !can_be_repeated(attempt, result));
 }
 
 /* How much of the time is left; at least a millisecond, since 0 means no limit. */
@@ -249,7 +267,7 @@ int reach(const struct reach_config *config, struct stream *stream, struct socks
     for (int tries = 0; again && tries < 2; tries++) {
         attempt->is_taken = attempt->is_invalid = attempt->is_rejected = false;
         status = run(attempt, time_left(config->dial.timeout_ms, started_ms), result);
-        again = status == SOCKS6_DIAL_PROXY_FAILED && is_worth_another(attempt);
+        again = status == SOCKS6_DIAL_PROXY_FAILED && is_worth_another(attempt, result);
         cache_use_done(&attempt->use);
         if (status != SOCKS6_DIAL_OK) {
             tls_client_free(attempt->tls);

@@ -15,6 +15,7 @@
 struct reach_config {
     struct socks6_dial_config dial; /* as for socks6_dial(), without session and layer. The proxy outlives the stream */
     bool no_session;                /* --no-session: nothing of the cache is used, and nothing kept */
+    bool no_fast_open;              /* --no-tfo: the proxy is connected to without TCP Fast Open */
     bool no_early_data;             /* --no-early-data: the request waits for the end of the TLS handshake */
 };
 

@@ -334,12 +334,12 @@ class SessionProxy6(Proxy6):
     most, 0 = none. `untrusted`: sessions need the login each time. `id_in_reply`: the id comes in the Operation Reply.
     """
 
-    def __init__(self, users=None, window=4096, untrusted=False, id_in_reply=False, port=0):
+    def __init__(self, users=None, window=4096, untrusted=False, id_in_reply=False, port=0, host="127.0.0.1"):
         self.sessions = {}  # id -> {"base", "size", "spent"}
         self.window, self.untrusted, self.id_in_reply = window, untrusted, id_in_reply
         self.lock = threading.Lock()
         self.acted, self.rejected, self.invalid = 0, 0, 0
-        super().__init__(users, port=port)
+        super().__init__(users, host, port)
 
     def forget(self):
         with self.lock:

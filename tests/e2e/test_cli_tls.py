@@ -21,7 +21,7 @@ def make_certificates(folder):
     def openssl(*arguments):
         subprocess.run(["openssl", *map(str, arguments)], check=True, stdin=subprocess.DEVNULL, capture_output=True, cwd=folder)
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    names = "DNS:proxy.test,DNS:localhost,IP:127.0.0.1,IP:::1"
+    names = "DNS:proxy.test,DNS:localhost,IP:127.0.0.1,IP:::1,IP:10.1.0.1"
     for ca in ("ca", "other"):
         openssl("req", "-x509", *key, "-keyout", f"{ca}.key", "-out", f"{ca}.pem", "-subj", f"/CN=test {ca}", "-days", "2")
     openssl("req", "-x509", *key, "-keyout", "self.key", "-out", "self.pem", "-subj", "/CN=proxy.test", "-addext",
@@ -213,8 +213,8 @@ def test_proxy_of_another_protocol(socks6, pki):
         good(socks6("-N", "-x", proxy.url(ca=pki / "ca.pem"), "s.test", server.port))
 
 
-def test_alpn_of_another_protocol(socks6, pki, tmp_path):
-    with s_server(pki, tmp_path, "-alpn", "http/1.1") as one:
+def test_alpn_of_another_protocol(socks6, pki):
+    with s_server(pki, "-alpn", "http/1.1") as one:
         refused(socks6("-x", one.url(pki), "s.test", 1), "it speaks another protocol than SOCKS over TLS")
 
 
@@ -342,12 +342,12 @@ def test_time_limit_holds_in_the_handshake(socks6, pki):
 class Server:
     """openssl s_server, whose standard input and output are the conversation. One connection at a time."""
 
-    def __init__(self, pki, *arguments):
+    def __init__(self, pki, *arguments, wrapper=()):
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port = sock.getsockname()[1]
         self.process = subprocess.Popen(
-            ["openssl", "s_server", "-accept", f"127.0.0.1:{self.port}", "-cert", pki / "good.pem", "-key", pki / "good.key",
+            [*wrapper, "openssl", "s_server", "-accept", f"127.0.0.1:{self.port}", "-cert", pki / "good.pem", "-key", pki / "good.key",
              *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
         self.text = b""
         self.wait(b"ACCEPT\n")
@@ -376,9 +376,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def s_server(pki, tmp_path, *arguments):
-    del tmp_path
-    one = Server(pki, *arguments)
+def s_server(pki, *arguments, wrapper=()):
+    one = Server(pki, *arguments, wrapper=wrapper)
     try:
         yield one
     finally:
@@ -419,7 +418,7 @@ def warm(one, tmp_path, url):
 
 
 def test_early_data_saves_the_round_trip_of_tls(pki, tmp_path):
-    with s_server(pki, tmp_path, *EARLY) as one:
+    with s_server(pki, *EARLY) as one:
         warm(one, tmp_path, one.url(pki))
         with connecting(tmp_path, one.url(pki)) as process:
             seen = one.wait(b"GET /early\n")
@@ -434,7 +433,7 @@ def test_early_data_saves_the_round_trip_of_tls(pki, tmp_path):
 
 @pytest.mark.parametrize("options", [["--no-early-data"], ["--no-session"]])
 def test_early_data_is_not_used_where_it_is_not_wanted(pki, tmp_path, options):
-    with s_server(pki, tmp_path, *EARLY) as one:
+    with s_server(pki, *EARLY) as one:
         warm(one, tmp_path, one.url(pki))
         with connecting(tmp_path, one.url(pki), *options) as process:
             one.wait(b"GET /early\n")
@@ -447,7 +446,7 @@ def test_early_data_is_not_used_where_it_is_not_wanted(pki, tmp_path, options):
 
 def test_early_data_only_with_a_token(pki, tmp_path):
     """A proxy that grants a session and no window: a request that could be repeated waits for the handshake."""
-    with s_server(pki, tmp_path, *EARLY) as one:
+    with s_server(pki, *EARLY) as one:
         with connecting(tmp_path, one.url(pki)) as process:
             one.wait(b"GET /early\n")
             one.say(auth6(False, option6(6, b"i" * 16)) + reply6() + b"hello")
@@ -464,7 +463,7 @@ def test_early_data_only_with_a_token(pki, tmp_path):
 
 def test_rejected_early_data_is_sent_once_more(pki, tmp_path):
     """The proxy has new ticket keys: a whole handshake, and the request behind it, once."""
-    with s_server(pki, tmp_path, *EARLY) as one:
+    with s_server(pki, *EARLY) as one:
         warm(one, tmp_path, one.url(pki))
         port = one.port
     again = Server.__new__(Server)
@@ -493,7 +492,7 @@ def test_rejected_early_data_is_sent_once_more(pki, tmp_path):
 def test_more_than_the_ticket_allows_is_not_early(pki, tmp_path):
     few = [*EARLY]
     few[few.index("16384")] = "40"
-    with s_server(pki, tmp_path, *few) as one:
+    with s_server(pki, *few) as one:
         warm(one, tmp_path, one.url(pki))
         with connecting(tmp_path, one.url(pki)) as process:
             one.wait(b"GET /early\n")
@@ -505,7 +504,7 @@ def test_more_than_the_ticket_allows_is_not_early(pki, tmp_path):
 
 def test_token_rejected_behind_early_data_is_not_asked_again(pki, tmp_path):
     """A copy of the request may have been first: the data that was with it is not sent a second time."""
-    with s_server(pki, tmp_path, *EARLY) as one:
+    with s_server(pki, *EARLY) as one:
         warm(one, tmp_path, one.url(pki))
         with connecting(tmp_path, one.url(pki)) as process:
             one.wait(b"GET /early\n")
