@@ -180,13 +180,13 @@ def user_without_sudo_test(box):
 
 
 def bench_without_peers(box):
-    status, output, calls = box.run("bench", "hs", INSTALLED=BUILD_PACKAGES + " python3 iproute2", FAKE_UID="1000")
+    status, output, calls = box.run("bench", "hs", INSTALLED=BUILD_PACKAGES + " python3 iproute2 openssl", FAKE_UID="1000")
     return judge({"status 0": status == 0, "goes on": calls == ["bench hs"],
                   "command keeps servers down": "apt-install.sh dante-server " in output}, output, calls)
 
 
 def bench_installs_peers(box):
-    status, output, calls = box.run("bench", INSTALLED=BUILD_PACKAGES + " python3 iproute2 nginx-light")
+    status, output, calls = box.run("bench", INSTALLED=BUILD_PACKAGES + " python3 iproute2 openssl nginx-light")
     disabled = {row.split()[-1] for row in calls if row.startswith("systemctl disable")}
     return judge({"status 0": status == 0, "one install": len(installs(calls)) == 1, "runs": calls[-1] == "bench ",
                   "services are kept down meanwhile": "policy: 101" in calls,
@@ -195,7 +195,7 @@ def bench_installs_peers(box):
 
 def present_server_is_left_alone(box):
     box.command("nginx", "exit 0")  # from another package than nginx-light
-    status, output, calls = box.run("bench", INSTALLED=BUILD_PACKAGES + " python3 iproute2")
+    status, output, calls = box.run("bench", INSTALLED=BUILD_PACKAGES + " python3 iproute2 openssl")
     disabled = {row.split()[-1] for row in calls if row.startswith("systemctl disable")}
     return judge({"status 0": status == 0, "nginx is not disabled": disabled == {"danted", "haproxy", "unbound"}}, output, calls)
 
