@@ -43,6 +43,9 @@ void sample_print(const struct sample *sample, const struct sample_counts *count
            (double)sample->client_ns / 1e9, (double)sample->backend_ns / 1e9);
     printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"stalled\": %u, ", latency_percentile_us(latencies, 0.5),
            latency_percentile_us(latencies, 0.99), counts->stalled);
+    if (counts->has_syn_data) {
+        printf("\"syn_data\": %llu, ", counts->syn_data);
+    }
     sample_print_errors(counts->errors, counts->first_error);
 }
 

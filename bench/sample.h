@@ -27,6 +27,8 @@ struct sample_counts {
     unsigned long long ops, bytes, errors;
     unsigned stalled;
     const char *first_error;
+    bool has_syn_data; /* syn_data is to be told */
+    unsigned long long syn_data;
 };
 
 void sample_print(const struct sample *sample, const struct sample_counts *counts, const struct latency *latencies);

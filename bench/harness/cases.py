@@ -2,7 +2,7 @@
 from dataclasses import dataclass
 
 # Protocol that the load generator speaks, by target; the server process that it speaks to.
-PLAIN, SOCKS5, SOCKS6, ONCE = "plain", "socks5", "socks6", "socks6-once"
+PLAIN, SOCKS5, SOCKS6, ONCE, FAST = "plain", "socks5", "socks6", "socks6-once", "socks6-tfo"
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ TARGETS = {target.name: target for target in [
     Target("socks5-again", "socks6d, SOCKS 5 (again: A/A)", SOCKS5, "socks6d-again", "ours"),
     Target("socks6", "socks6d, SOCKS 6", SOCKS6, "socks6d", "ours"),
     Target("socks6-once", "socks6d, SOCKS 6 in one segment", ONCE, "socks6d", "ours"),
+    Target("socks6-tfo", "socks6d, SOCKS 6 in a SYN, Fast Open on both legs", FAST, "socks6d-tfo", "ours"),
     Target("socks5-log", "socks6d, SOCKS 5, access log", SOCKS5, "socks6d-log", "ours"),
     Target("socks5-copy", "socks6d, relay: copy", SOCKS5, "socks6d-copy", "ours", False),
     Target("socks5-splice", "socks6d, relay: splice", SOCKS5, "socks6d-splice", "ours", False),
@@ -74,7 +75,8 @@ class Measure:
 # "auto" is faster; where connections are set up it makes no difference.
 # After the handshake there is one relay for all protocols: SOCKS 6 in one segment is measured where connections are set
 # up, and so is the log, which has one line for each of them.
-SETUP = ("direct", "socks5", "socks5-again", "socks6", "socks6-once", "bare", "dante", "microsocks", "haproxy", "nginx")
+SETUP = ("direct", "socks5", "socks5-again", "socks6", "socks6-once", "socks6-tfo", "bare", "dante", "microsocks", "haproxy",
+         "nginx")
 REQUESTS = ("direct", "socks5", "socks5-again", "socks6", "bare", "dante", "microsocks", "haproxy", "haproxy-auto", "nginx")
 BULK = ("direct", "socks5", "socks5-again", "socks6", "dante", "microsocks", "haproxy", "nginx")
 LOG = ("socks5", "socks5-again", "socks5-log")
@@ -191,6 +193,8 @@ def _goals():
     for peer in ("nginx", "haproxy"):
         yield Goal(f"{connections}: SOCKS 6 in one segment / {TARGETS[peer].title}", "hs256", "socks6-once", (peer,), "rate",
                    ">=", 0.8)
+        yield Goal(f"{connections}: SOCKS 6 in a SYN, Fast Open on both legs: level with {TARGETS[peer].title}", "hs256",
+                   "socks6-tfo", (peer,), "rate", ">=", 1.0)
     for conns in (64, 256):
         for peer in ("haproxy", "haproxy-auto"):
             yield Goal(f"request-response at {conns}: / {TARGETS[peer].title}", f"rr{conns}", "socks5", (peer,), "rate", ">=", 1.2)

@@ -2,9 +2,13 @@
 import json
 import subprocess
 
-from .cases import TARGETS
+from .cases import FAST, TARGETS
 
 STALLED_SHARE = 0.1  # of the connections; more than that did not move: the sample is one of something else
+# Linux remembers about five peers for each remote address, whichever the own one; of more the oldest goes, and its cookie.
+# To the backend the remote address is the proxy's, too.
+FAST_ADDRESSES_MAX = 2
+SYN_DATA_SHARE = 0.9  # of what is to be measured with Fast Open, but for the first ones, which get the cookies
 GIB = float(1 << 30)
 FORKING = ("dante",)  # servers whose children come and go
 ROLE_OF_KIND = {"hs": "echo", "rr": "echo", "idle": "echo", "up": "sink", "down": "source"}
@@ -18,6 +22,9 @@ def load_arguments(world, place, target, server, *, kind, conns, seconds, warm=0
         "to": place.destinations, "to_count": place.destination_count, "port": place.ports[role],
         "tally": place.tally, "backend": place.backend.popen.pid,
     }
+    if TARGETS[target].proto == FAST:
+        for count in ("from_count", "to_count"):
+            arguments[count] = min(FAST_ADDRESSES_MAX, arguments[count])
     if server:
         arguments |= {"via": place.proxy_in, "via_port": server.ports[role], "cpu": server.process.cpu_source()}
     return [world.program("load"), *(f"{key}={value}" for key, value in arguments.items())]
@@ -52,6 +59,8 @@ def refine(raw, kind, conns):
         problem = "nothing came through"
     elif raw["stalled"] > STALLED_SHARE * conns:
         problem = f"{raw['stalled']} of {conns} connections did not move"
+    elif "syn_data" in raw and raw["syn_data"] < SYN_DATA_SHARE * raw["ops"] - conns:
+        problem = f"only {raw['syn_data']} SYNs for {raw['ops']} connections carried a request"
     cpu_unit = 1.0 if is_bulk else 1e6
     per = cpu_unit / amount if amount else 0.0
     return {

@@ -34,9 +34,12 @@ def _write(world, name, text):
 
 def _socks6d(world, place, name, port):
     program = os.path.join(world.build, "src", "proxyd", "socks6d")
+    is_fast = name == "socks6d-tfo"
+    if is_fast and not world.can_isolate:
+        raise BenchError("TCP Fast Open has to be allowed to servers, which is done in namespaces only")
     config = f"""\
 listeners:
-  - {{address: "{place.proxy_in}:{port}", open: true}}
+  - {{address: "{place.proxy_in}:{port}", open: true, {"tfo: true, tfo_without_token: act" if is_fast else "tfo: false"}}}
 limits:
   connections_per_client: none
 log:

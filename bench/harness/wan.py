@@ -86,8 +86,6 @@ class Wan:
         self.client, self.proxy, self.server = spaces = [world.space() for _ in range(3)]
         for space in spaces:
             space.set("net.ipv6.conf.all.disable_ipv6", 1)
-            space.set("net.ipv4.tcp_fastopen", 3)
-            space.set("net.ipv4.tcp_fastopen_blackhole_timeout_sec", 0)
         self._cable(self.client, CLIENT_DEVICE, self.proxy, "to-client", geometry.c)
         self._cable(self.proxy, "to-server", self.server, SERVER_DEVICE, geometry.s)
         self._address(self.client, CLIENT_DEVICE, ADDRESSES["from"][0])

@@ -213,6 +213,9 @@ class World:
         self.spaces.append(space)
         space.run("ip", "link", "set", "lo", "up")
         space.set("net.ipv4.ip_local_port_range", "10240 65535")
+        # Who takes part is a matter of each target: see servers.py and load.c.
+        space.set("net.ipv4.tcp_fastopen", 3)
+        space.set("net.ipv4.tcp_fastopen_blackhole_timeout_sec", 0)
         return space
 
     def place(self, name):

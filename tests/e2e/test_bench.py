@@ -75,6 +75,14 @@ def test_a_quick_run_measures_everything_in_small(tmp_path, leaves_nothing):
     assert "### Goals" in (tmp_path / "results.md").read_text(encoding="utf-8")
 
 
+def test_fast_open_is_measured_only_if_syns_carry_data(tmp_path, isolation, leaves_nothing):
+    done = subprocess.run(bench(tmp_path, "hs64", "--quick", "--rounds", "1", "--seconds", "1", "--only", "socks6-tfo"),
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["measures"]["hs64"]["targets"]["socks6-tfo"]
+    assert found["rate"]["median"] > 0 and not found["problems"]
+
+
 def test_one_round_alone_prints_no_ratio_unless_quick(tmp_path, leaves_nothing):
     done = subprocess.run(bench(tmp_path, "hs64", "--rounds", "1", "--seconds", "0.05", "--only", "direct,socks5,socks5-again"),
                           capture_output=True, text=True, check=False)

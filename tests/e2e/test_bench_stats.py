@@ -325,6 +325,14 @@ def test_a_run_of_dns_alone_leaves_the_other_results(tmp_path):
     assert path.read_text(encoding="utf-8").count("Command: `./dev bench both`") == 2
 
 
+def test_samples_without_data_in_their_syns_are_refused():
+    raw = {"ops": 1000, "bytes": 0, "seconds": 1.0, "proxy_cpu_s": 0.1, "client_cpu_s": 0.1, "backend_cpu_s": 0.1, "p50_us": 1,
+           "p99_us": 2, "stalled": 0, "errors": 0, "first_error": ""}
+    assert sampling.refine(raw, "hs", 64)["problem"] == ""
+    assert sampling.refine(raw | {"syn_data": 836}, "hs", 64)["problem"] == ""
+    assert "only 835 SYNs for 1000" in sampling.refine(raw | {"syn_data": 835}, "hs", 64)["problem"]
+
+
 # Round trips ----------------------------------------------------------------------------------------------------------
 
 
