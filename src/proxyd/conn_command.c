@@ -200,6 +200,50 @@ static bool look_at_handshake(struct conn *conn, bool *in_syn)
     return state != FAST_OPEN_GONE;
 }
 
+/* The same where it is not known yet. */
+static bool find_handshake(struct conn *conn, bool *in_syn)
+{
+    if (conn->tls != NULL && tls_is_finished(conn->tls)) {
+        conn->may_be_in_syn = false;
+    }
+    return !conn->may_be_in_syn || look_at_handshake(conn, in_syn);
+}
+
+bool conn_is_surely_there(const struct conn *conn)
+{
+    return conn->tls != NULL ? tls_is_finished(conn->tls) : !conn->may_be_in_syn || conn->acts_without_token;
+}
+
+static enum conn_step wait_for_client(struct conn *conn)
+{
+    stats_add(&conn->worker->stats, STATS_requests_waited, 1);
+    log_step(&conn->entry, "has to end its handshake first");
+    conn->phase = CONN_UNCONFIRMED;
+    return CONN_AGAIN;
+}
+
+static enum conn_step go_on_confirmed(struct conn *conn)
+{
+    if (!conn->door_asks) {
+        return start_command(conn);
+    }
+    conn->door_asks = false;
+    conn->phase = CONN_HANDSHAKE;
+    door_confirm(&conn->door);
+    return conn_feed_pending(conn);
+}
+
+enum conn_step conn_confirm_for_door(struct conn *conn)
+{
+    bool in_syn;
+
+    if (!find_handshake(conn, &in_syn)) {
+        return conn_end(conn, "client reset");
+    }
+    conn->door_asks = true;
+    return client_is_confirmed(conn) ? go_on_confirmed(conn) : wait_for_client(conn);
+}
+
 enum conn_step conn_take_request(struct conn *conn)
 {
     const struct door_request *request = door_request(&conn->door);
@@ -211,10 +255,7 @@ enum conn_step conn_take_request(struct conn *conn)
     conn->entry.command = socks6_command_name(request->command);
     conn->entry.asked = request->addr;
     count_request(conn);
-    if (conn->tls != NULL && tls_is_finished(conn->tls)) {
-        conn->may_be_in_syn = false;
-    }
-    if (conn->may_be_in_syn && !look_at_handshake(conn, &in_syn)) {
+    if (!find_handshake(conn, &in_syn)) {
         return conn_end(conn, "client reset");
     }
     stats_add(&conn->worker->stats, STATS_requests_in_syn, in_syn);
@@ -222,10 +263,7 @@ enum conn_step conn_take_request(struct conn *conn)
     if (client_is_confirmed(conn)) {
         return start_command(conn);
     }
-    stats_add(&conn->worker->stats, STATS_requests_waited, 1);
-    log_step(&conn->entry, "has to end its handshake first");
-    conn->phase = CONN_UNCONFIRMED;
-    return CONN_AGAIN;
+    return wait_for_client(conn);
 }
 
 enum conn_step conn_await_confirmation(struct conn *conn)
@@ -238,5 +276,5 @@ enum conn_step conn_await_confirmation(struct conn *conn)
     if (conn->is_in_handshake && !look_at_handshake(conn, &in_syn)) {
         return conn_end(conn, "client reset");
     }
-    return client_is_confirmed(conn) ? start_command(conn) : CONN_WAIT;
+    return client_is_confirmed(conn) ? go_on_confirmed(conn) : CONN_WAIT;
 }

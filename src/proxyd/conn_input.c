@@ -176,11 +176,15 @@ static enum conn_step feed(struct conn *conn, uint8_t *bytes, size_t len)
             return conn_end(conn, "out of memory");
         }
     }
+    if (conn_is_surely_there(conn)) {
+        door_confirm(&conn->door);
+    }
     enum door_status status = door_input(&conn->door, bytes, len, now_ms, &used);
     bool is_kept = true;
     switch (status) {
     case DOOR_MORE:
     case DOOR_WAIT:
+    case DOOR_CONFIRM:
         is_kept = keep_rest(conn, bytes + used, len - used);
         break;
     case DOOR_REQUEST:
@@ -197,19 +201,27 @@ static enum conn_step feed(struct conn *conn, uint8_t *bytes, size_t len)
         return conn_end(conn, "out of memory");
     }
     conn->door_waits = status == DOOR_WAIT;
+    if (status == DOOR_CONFIRM) {
+        return conn_confirm_for_door(conn);
+    }
     return status == DOOR_REQUEST ? conn_take_request(conn) : CONN_AGAIN; /* which flushes */
 }
 
-/* The door has its answer and may go on with what is pending, or without more. */
+enum conn_step conn_feed_pending(struct conn *conn)
+{
+    if (conn->pending_len == 0) {
+        conn_pending_clear(conn); /* feed() tells by it where bytes lie */
+    }
+    return feed(conn, conn->pending_len == 0 ? conn->worker->scratch : conn->pending, conn->pending_len);
+}
+
+/* The door has its answer. */
 static void on_answered(struct door *door)
 {
     struct conn *conn = LOOP_OWNER(door, struct conn, door);
 
     conn->door_waits = false;
-    if (conn->pending_len == 0) {
-        conn_pending_clear(conn); /* feed() tells by it where bytes lie */
-    }
-    (void)conn_run(conn, feed(conn, conn->pending_len == 0 ? conn->worker->scratch : conn->pending, conn->pending_len));
+    (void)conn_run(conn, conn_feed_pending(conn));
 }
 
 /* Before there is a request. */

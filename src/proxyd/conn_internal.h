@@ -39,6 +39,7 @@ struct conn {
     bool has_door;           /* there was a first byte */
     bool door_waits;         /* CONN_HANDSHAKE: for an answer, not for the client */
     bool is_tls_hello;       /* and it begins a TLS connection, which is not for this listener */
+    bool door_asks;          /* CONN_UNCONFIRMED: it is the door that waits, and there is no request yet */
     bool may_be_in_syn;      /* all that was read may have come with a SYN */
     bool is_in_handshake;    /* TCP's; known once there is a request */
     bool acts_without_token; /* the listener's */
@@ -84,10 +85,16 @@ enum conn_step conn_handshake(struct conn *conn);
 /* Reads ahead up to the cap: a reset is seen at once, and early data is at hand when the server is there. */
 enum conn_step conn_read_early(struct conn *conn);
 void conn_pending_clear(struct conn *conn);
+/* The door goes on with what is pending, or without more. */
+enum conn_step conn_feed_pending(struct conn *conn);
 
 /* conn_command.c: the door has a request. */
 enum conn_step conn_take_request(struct conn *conn);
-/* CONN_UNCONFIRMED: reads ahead, and starts the command if it may. */
+/* Whether what the client has sent so far cannot be a copy, as far as that can be told without asking the kernel. */
+bool conn_is_surely_there(const struct conn *conn);
+/* The door wants to know it for sure. */
+enum conn_step conn_confirm_for_door(struct conn *conn);
+/* CONN_UNCONFIRMED: reads ahead, and starts the command, or lets the door go on, if it may. */
 enum conn_step conn_await_confirmation(struct conn *conn);
 
 /* conn_reply.c */

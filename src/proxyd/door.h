@@ -21,6 +21,8 @@
 enum door_status {
     DOOR_MORE, /* more bytes are needed */
     DOOR_WAIT, /* a password or a session is looked up: `answered` will be called, then offer the bytes again, if only none */
+    DOOR_CONFIRM, /* is the client there, or could this be a copy of what it once sent? Call door_confirm() once it is known to be
+                     there, then offer the bytes again, if only none */
     DOOR_REQUEST, /* door_request() is there; answer with door_reply() */
     DOOR_CLOSED   /* over: send the output, then close (gently if `lingering`) */
 };
@@ -64,7 +66,10 @@ struct door {
     const char *refused; /* why nobody was let in, better than the SOCKS 6 machine knows; NULL = it knows best */
     unsigned version;    /* 0 = none that the listener takes */
     bool closed;
-    bool waits;       /* for `login` or `query` */
+    bool waits; /* for `login` or `query` */
+    bool is_confirmed;
+    bool is_held; /* `held` is to be answered once the client is confirmed */
+    struct socks6_server_event held;
     bool query_waits; /* it is `query`, and the store's until it answers */
 };
 
@@ -73,6 +78,12 @@ SOCKS6_MUST_CHECK bool door_init(struct door *door, const struct door_setup *set
                                  uint64_t now_ms);
 /* Also for a door that is zeroed. */
 void door_done(struct door *door);
+
+/*
+ * The client is known to be there: it does not only repeat what somebody has recorded. Before, no session is started or
+ * ended. Passwords are checked and tokens spent all the same: a copy gains nothing by the first, and cannot do the second.
+ */
+void door_confirm(struct door *door);
 
 /* Offers bytes: `*used` were taken, the others are to be offered again with more behind them (DOOR_MORE), or are the application's. */
 SOCKS6_MUST_CHECK enum door_status door_input(struct door *door, const uint8_t *bytes, size_t len, uint64_t now_ms,

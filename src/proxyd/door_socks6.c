@@ -255,6 +255,26 @@ static enum door_status take_request(struct door *door, const struct socks6_serv
     return DOOR_REQUEST;
 }
 
+/* What a copy of a request would do at the client's cost. */
+static enum door_status ask_confirmed(struct door *door, const struct socks6_server_event *event)
+{
+    if (!door->is_confirmed) {
+        door->held = *event; /* what it borrows stays valid until it is answered */
+        door->is_held = true;
+        return DOOR_CONFIRM;
+    }
+    return ask_store(door, event);
+}
+
+static enum door_status answer_held(struct door *door)
+{
+    if (!door->is_confirmed) {
+        return DOOR_CONFIRM;
+    }
+    door->is_held = false;
+    return ask_store(door, &door->held);
+}
+
 /* Answers one event; DOOR_MORE: go on asking. */
 static enum door_status answer(struct door *door, const struct socks6_server_event *event)
 {
@@ -263,10 +283,11 @@ static enum door_status answer(struct door *door, const struct socks6_server_eve
         break;
     case SOCKS6_SERVER_AUTHENTICATE:
         return authenticate(door, event);
-    case SOCKS6_SERVER_SESSION_LOOKUP:
     case SOCKS6_SERVER_SESSION_TEARDOWN:
     case SOCKS6_SERVER_SESSION_START:
-    case SOCKS6_SERVER_WINDOW_REQUEST:
+        return ask_confirmed(door, event);
+    case SOCKS6_SERVER_SESSION_LOOKUP:
+    case SOCKS6_SERVER_WINDOW_REQUEST: /* which gives a window only to a session without one */
     case SOCKS6_SERVER_TOKEN_SPEND:
         return ask_store(door, event);
     case SOCKS6_SERVER_REQUEST:
@@ -279,7 +300,8 @@ static enum door_status answer(struct door *door, const struct socks6_server_eve
 
 enum door_status door_socks6_input(struct door *door, const uint8_t *bytes, size_t len, uint64_t now_ms, size_t *used)
 {
-    for (;;) {
+    enum door_status status = door->is_held ? answer_held(door) : DOOR_MORE;
+    while (status == DOOR_MORE) {
         size_t taken_len = 0;
         if (socks6_server_input(door->server, bytes + *used, len - *used, now_ms, &taken_len) != 0) {
             return door_close(door, "out of memory");
@@ -291,9 +313,7 @@ enum door_status door_socks6_input(struct door *door, const uint8_t *bytes, size
         if (event.type == SOCKS6_SERVER_NONE) {
             return DOOR_MORE;
         }
-        enum door_status status = answer(door, &event);
-        if (status != DOOR_MORE) {
-            return status;
-        }
+        status = answer(door, &event);
     }
+    return status;
 }

@@ -395,7 +395,7 @@ def test_early_data_is_accepted_also_after_a_reload(daemon, authority, tmp_path)
     assert found["tls_failures"] == 0
 
 
-def record_flight(proxy, session, early, tmp_path):
+def record_flight(session, early, tmp_path):
     """The first flight of a client with early data, taken from a socket that nobody answers."""
     with listening() as recorder:
         with open(tmp_path / "early", "wb") as file:
@@ -407,7 +407,6 @@ def record_flight(proxy, session, early, tmp_path):
                 # ClientHello, change_cipher_spec, then one record of early data.
                 while not whole_flight(flight):
                     flight += peer.recv(65536)
-    del proxy
     return bytes(flight)
 
 
@@ -427,7 +426,7 @@ def test_a_replayed_flight_is_never_acted_upon(daemon, authority, tmp_path):
     session = tmp_path / "session"
     warm(proxy, session)
     with listening() as server:
-        flight = record_flight(proxy, session, s6.request(*server.addr) + b"do it", tmp_path)
+        flight = record_flight(session, s6.request(*server.addr) + b"do it", tmp_path)
         for round_ in range(2):
             mark = proxy.mark()
             socks = [dial(proxy.addr) for _ in range(20)]
@@ -442,6 +441,78 @@ def test_a_replayed_flight_is_never_acted_upon(daemon, authority, tmp_path):
             with pytest.raises(BlockingIOError):
                 server.accept()
             proxy.reload(config)
+
+
+def replay(proxy, flight, count):
+    socks = [dial(proxy.addr) for _ in range(count)]
+    for sock in socks:
+        sock.sendall(flight)
+    return socks
+
+
+def test_a_replayed_flight_starts_and_ends_no_session(daemon, authority, context, tmp_path):
+    proxy = daemon(listeners=[listener(authority)], limits={"handshake": "400ms"})
+    session = tmp_path / "session"
+    warm(proxy, session)
+    flight = record_flight(session, s6.noop(s6.session_request() + s6.window_request(64)), tmp_path)
+    for sock in replay(proxy, flight, 20):
+        sock.close()
+    with Tls(proxy.addr, context) as client:
+        client.sendall(s6.noop(s6.session_request()))
+        identity = s6.read_auth_reply(client).get(s6.SESSION_ID)
+    assert identity
+    flight = record_flight(session, s6.noop(s6.session_id(identity) + s6.session_teardown()), tmp_path)
+    for sock in replay(proxy, flight, 20):
+        sock.close()
+    proxy.access(42)
+    found = counters(proxy)
+    assert found["tls_early_data_accepted"] == 40
+    assert found["sessions_started"] == 1 and found["sessions_torn_down"] == 0
+    # Whoever is there gets it, with a request in early data, too.
+    with open(tmp_path / "early", "wb") as file:
+        file.write(s6.noop(s6.session_request() + s6.window_request(64)))
+    with SClient(proxy.addr, "-alpn", "socks6", early=tmp_path / "early", session=session) as client:
+        client.read_until(b"Early data was accepted")
+        client.read_to_end()
+    assert counters(proxy)["sessions_started"] == 2
+
+
+def test_a_replayed_token_acts_once(daemon, authority, context, tmp_path):
+    """And at once: nobody has finished a handshake when the server is reached."""
+    proxy = daemon(listeners=[listener(authority)])
+    session = tmp_path / "session"
+    warm(proxy, session)
+    with Tls(proxy.addr, context) as client:
+        client.sendall(s6.noop(s6.session_request() + s6.window_request(64)))
+        reply = s6.read_auth_reply(client)
+        identity, base = reply.get(s6.SESSION_ID), int.from_bytes(reply.get(s6.WINDOW)[:4], "big")
+    with listening() as server:
+        request = s6.request(*server.addr, options=s6.session_id(identity) + s6.expenditure(base)) + b"once"
+        flight = record_flight(session, request, tmp_path)
+        socks = replay(proxy, flight, 50)
+        with server.accept_one() as peer:
+            assert recv_exact(peer, 4) == b"once"
+            wait_until(lambda: counters(proxy)["tokens_rejected"] == 49, "49 rejected tokens")
+            server.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                server.accept()
+        for sock in socks:
+            sock.close()
+    found = counters(proxy)
+    assert found["tls_early_data_accepted"] == 50 and found["tokens_accepted"] == 1
+
+
+def test_a_session_of_tls_is_none_without_it(daemon, authority, context):
+    proxy = daemon(listeners=[listener(authority), "127.0.0.1:0"])
+    with Tls(proxy.addr, context) as client:
+        client.sendall(s6.noop(s6.session_request()))
+        identity = s6.read_auth_reply(client).get(s6.SESSION_ID)
+    with contextlib.closing(dial(proxy.listeners()[1])) as sock:
+        sock.sendall(s6.noop(s6.session_id(identity)))
+        assert s6.read_auth_reply(sock).kinds() == [s6.SESSION_INVALID]
+    with Tls(proxy.addr, context) as client:
+        client.sendall(s6.noop(s6.session_id(identity)))
+        assert s6.read_auth_reply(client).kinds() == [s6.SESSION_OK]
 
 
 # Reload -------------------------------------------------------------------------------------------------------------------
