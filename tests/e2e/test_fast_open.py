@@ -246,6 +246,47 @@ def test_act_does_not_wait(net, start):
         assert finish6(sock).ok and recv_exact(sock, 5) == b"hello"
 
 
+def session_with_window(net, daemon):
+    """The id of a session, and the lowest token of its window."""
+    with net.client.call(lambda: socket.create_connection(daemon.addr)) as sock:
+        sock.sendall(s6.noop(s6.session_request() + s6.window_request(64)))
+        auth = s6.read_auth_reply(sock)
+        return auth.get(s6.SESSION_ID), struct.unpack_from("!I", auth.get(s6.WINDOW))[0]
+
+
+def with_token(net, session, token):
+    return s6.request(FAST4, net.port, options=s6.session_id(session) + s6.expenditure(token & 0xffffffff)) + b"pay 1"
+
+
+def test_request_with_a_token_does_not_wait(net, start):
+    daemon = start()
+    get_cookie(net, daemon)
+    session, base = session_with_window(net, daemon)
+    before = net.fast.accepted
+    with net.open_handshakes():
+        sock = fast_client(net, daemon.addr, with_token(net, session, base))
+        net.fast.wait(lambda: net.fast.accepted == before + 1, "the connection to the server")
+        found = counters(daemon)
+        assert (found["requests_in_syn"], found["requests_waited"], found["tokens_accepted"]) == (1, 0, 1)
+    with sock:
+        assert finish6(sock).ok and recv_exact(sock, 5) == b"pay 1"
+
+
+def test_repeated_syn_with_a_token_acts_once(net, start):
+    daemon = start()
+    get_cookie(net, daemon)
+    session, base = session_with_window(net, daemon)
+    before = net.fast.accepted
+    frame = record_syn(net, daemon, with_token(net, session, base))
+    assert net.fast.accepted == before + 1
+    daemon.access(3)
+    with net.open_handshakes():
+        for number in range(5):
+            replay(net, with_source_port(frame, 21000 + number))
+        wait_until(lambda: counters(daemon)["tokens_rejected"] == 5, "the repeated SYNs")
+    assert net.fast.accepted == before + 1 and counters(daemon)["tokens_accepted"] == 1
+
+
 def test_handshake_that_never_ends_is_given_up(net, start):
     daemon = start(settings={"limits": {"handshake": "1s"}})
     get_cookie(net, daemon)

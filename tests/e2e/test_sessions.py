@@ -13,6 +13,7 @@ from lib import socks6 as s6
 from lib.clients import finish6, socks6_dial
 from lib.daemon import Daemon, base_config, run_daemon
 from lib.net import dial, listening, nobody_is_waiting, recv_all, recv_exact, wait_until
+from lib.tls import Authority, Tls, client_context
 from lib.users import Users
 
 ALICE, BOB = s6.userpass(b"alice", b"secret"), s6.userpass(b"bob", b"hunter2")
@@ -184,6 +185,36 @@ def test_an_anonymous_session_is_invalid_where_people_log_in(users, daemon, echo
             assert tunnel.code is None
 
 
+def test_a_session_of_tls_is_invalid_without_and_the_other_way_round(daemon, tmp_path):
+    """At the same address, by a reload that takes TLS away and brings it back: then those of TLS are good again."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("proxy.test")
+    context = client_context(authority)
+    plain, secure = ({"address": "127.0.0.1:0"} | more for more in ({}, {"tls": {"certificate": certificate, "key": key}}))
+    proxy = daemon(listeners=[secure])
+    with open(proxy.config_path, encoding="ascii") as file:
+        config = json.load(file)
+
+    def ask(is_tls, options):
+        with contextlib.closing(Tls(proxy.addr, context) if is_tls else dial(proxy.addr)) as sock:
+            sock.sendall(s6.noop(options))
+            return s6.read_auth_reply(sock)
+
+    def is_plain():
+        with contextlib.closing(dial(proxy.addr)) as sock:
+            sock.sendall(s6.noop())
+            return sock.recv(1) == b"\6"
+    of_tls = ask(True, s6.session_request()).get(s6.SESSION_ID)
+    assert ask(True, s6.session_id(of_tls)).success
+    proxy.reload({**config, "listeners": [plain]})
+    wait_until(is_plain, "all workers to have heard of it")
+    of_plain = ask(False, s6.session_request()).get(s6.SESSION_ID)
+    assert not ask(False, s6.session_id(of_tls)).success and ask(False, s6.session_id(of_plain)).success
+    proxy.reload({**config, "listeners": [secure]})
+    wait_until(lambda: not is_plain(), "all workers to have heard of it")
+    assert not ask(True, s6.session_id(of_plain)).success and ask(True, s6.session_id(of_tls)).success
+
+
 def test_a_reload_that_leaves_the_listener_leaves_its_sessions(users, daemon):
     proxy = daemon(auth=users.auth())
     session = start(proxy.addr, ALICE)
@@ -255,6 +286,51 @@ def test_another_password_ends_the_sessions_of_the_old_one(tmp_path, daemon):
     users.set("bob", "changed")
     proxy.wait_line("users: 2 in force; 0 were removed, 1 have another password", since=mark)
     assert lives(proxy.addr, alice) and not lives(proxy.addr, bob)
+
+
+def test_nothing_of_a_user_is_left_who_is_removed_while_connections_pour_in(tmp_path, daemon, echo):
+    """Several clients log in as bob, start sessions and relay, all the time while bob is removed: afterwards none of it works."""
+    users = Users(tmp_path, alice="secret", bob="hunter2")
+    proxy = daemon(auth=users.auth(), workers=4)
+    for _ in range(3):
+        sessions, sockets, stop, errors = [], [], threading.Event(), []
+
+        def run(sessions=sessions, sockets=sockets, stop=stop, errors=errors):
+            source = ("127.10.%d.%d" % (random.randrange(1, 250), random.randrange(1, 250)), 0)
+            while not stop.is_set():
+                try:
+                    sock = dial(proxy.addr, source=source)
+                    sockets.append(sock)
+                    sock.sendall(s6.request(*echo.addr, options=s6.session_request() + BOB))
+                    auth = s6.read_auth_reply(sock)
+                    if not auth.success:
+                        return  # bob is gone
+                    if auth.get(s6.SESSION_ID):
+                        sessions.append(auth.get(s6.SESSION_ID))
+                except (s6.Ended, ConnectionResetError):
+                    pass  # cut
+                except Exception as error:  # pylint: disable=broad-except
+                    errors.append(error)
+                    return
+        mark = proxy.mark()
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(sessions) > 20, "sessions of bob's")  # pylint: disable=cell-var-from-loop
+        users.remove("bob")
+        proxy.wait_line("users: 1 in force; 1 were removed", since=mark)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not errors, errors
+        for sock in sockets:
+            with contextlib.closing(sock), contextlib.suppress(ConnectionResetError):
+                recv_all(sock)  # which ends, or the socket's timeout tells
+        assert not any(lives(proxy.addr, session) for session in sessions)
+        mark = proxy.mark()
+        users.set("bob", "hunter2")
+        proxy.wait_line("users: 2 in force", since=mark)
+        assert not any(lives(proxy.addr, session) for session in sessions)
 
 
 # Tokens ---------------------------------------------------------------------------------------------------------------
