@@ -430,6 +430,25 @@ def test_another_password_counts_at_once_and_connections_live_on(own, echo):
     assert noop_as(proxy.addr, b"bob", b"hunter3")[0].success
 
 
+@pytest.mark.parametrize("change", ["remove", "set"])
+def test_a_password_that_is_being_checked_is_judged_by_the_users_that_are_in_force_then(tmp_path, daemon, change):
+    users = Users(tmp_path, alice="secret")
+    users.set("slow", "right", "-m", "sha512crypt", "-C", "8000000")
+    proxy = daemon(auth=users.auth())
+    with contextlib.closing(dial(proxy.addr)) as sock:
+        sock.sendall(s6.noop(s6.userpass(b"slow", b"right")))
+        proxy.wait_line("accepted", since=0)
+        if change == "remove":
+            users.remove("slow")
+        else:
+            users.set("slow", "other")
+        mark = proxy.mark()
+        proxy.reload()
+        proxy.wait_line("users: ", since=mark)
+        assert not has_ended(sock), "it is still being checked"
+        assert not s6.read_auth_reply(sock).success
+
+
 def test_a_new_user_is_let_in(own):
     proxy, users = own
     mark = proxy.mark()

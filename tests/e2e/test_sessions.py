@@ -292,7 +292,7 @@ def test_nothing_of_a_user_is_left_who_is_removed_while_connections_pour_in(tmp_
     """Several clients log in as bob, start sessions and relay, all the time while bob is removed: afterwards none of it works."""
     users = Users(tmp_path, alice="secret", bob="hunter2")
     proxy = daemon(auth=users.auth(), workers=4)
-    for _ in range(3):
+    for _ in range(2):
         sessions, sockets, stop, errors = [], [], threading.Event(), []
 
         def run(sessions=sessions, sockets=sockets, stop=stop, errors=errors):
