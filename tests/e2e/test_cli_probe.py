@@ -385,7 +385,7 @@ def test_standard_output_that_is_full_is_an_error():
     (["--target", "::1:80"], "brackets"), (["--target", ":80"], "HOST:PORT"), (["--target", "[::1]:0"], "HOST:PORT"),
     (["--timeout", "0"], "--timeout"), (["--timeout", "3601"], "--timeout"), (["--timeout", "1x"], "--timeout"),
     (["--dns-name", "a..b"], "not a domain name"), (["--dns-name", ""], "not a domain name"), (["-4", "-6"], "exclude"),
-    (["http://x"], "proxy URL"), (["--jsn"], "unknown option '--jsn'"), (["x" * 3000], "too long")])
+    (["http://x"], "proxy URL"), (["--jsn"], "unknown option '--jsn'"), (["x" * 3000], "longer than 255 bytes")])
 def test_usage(args, words):
     done = run(*args)
     assert done.returncode == 2 and words in done.stderr and done.stdout == "", done.stderr
