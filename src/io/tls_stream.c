@@ -21,6 +21,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 
 #include "io/tls_internal.h"
 
@@ -533,6 +534,61 @@ bool tls_is_resumed(const struct tls_stream *stream)
 bool tls_has_early_data(const struct tls_stream *stream)
 {
     return stream->has_early;
+}
+
+static bool offer(const ASN1_STRING *text, bool (*accepts)(void *user, const void *name, size_t len), void *user)
+{
+    int len = ASN1_STRING_length(text);
+
+    return len > 0 && accepts(user, ASN1_STRING_get0_data(text), (size_t)len);
+}
+
+static bool offer_alternatives(const X509 *certificate, bool (*accepts)(void *user, const void *name, size_t len),
+                               void *user)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
+    bool is_found = false;
+
+    for (int i = 0; i < sk_GENERAL_NAME_num(names) && !is_found; i++) { /* -1 of none */
+        int type;
+        const ASN1_STRING *text = GENERAL_NAME_get0_value(sk_GENERAL_NAME_value(names, i), &type);
+        is_found = (type == GEN_EMAIL || type == GEN_DNS) && offer(text, accepts, user);
+    }
+    GENERAL_NAMES_free(names);
+    return is_found;
+}
+
+static bool offer_common_names(const X509 *certificate, bool (*accepts)(void *user, const void *name, size_t len),
+                               void *user)
+{
+    const X509_NAME *subject = X509_get_subject_name(certificate);
+    bool is_found = false;
+    int at = -1;
+
+    while (!is_found && (at = X509_NAME_get_index_by_NID(subject, NID_commonName, at)) >= 0) {
+        unsigned char *utf8 = NULL;
+        int len = ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+        is_found = len > 0 && accepts(user, utf8, (size_t)len);
+        OPENSSL_free(utf8);
+    }
+    return is_found;
+}
+
+/* Of a session too: it is kept in the ticket. */
+bool tls_find_client_name(const struct tls_stream *stream, bool (*accepts)(void *user, const void *name, size_t len),
+                          void *user)
+{
+    const X509 *certificate = SSL_get0_peer_certificate(stream->ssl);
+    bool is_found = certificate != NULL &&
+                    (offer_alternatives(certificate, accepts, user) || offer_common_names(certificate, accepts, user));
+
+    ERR_clear_error();
+    return is_found;
+}
+
+bool tls_has_client_certificate(const struct tls_stream *stream)
+{
+    return SSL_get0_peer_certificate(stream->ssl) != NULL;
 }
 
 bool tls_has_heard(const struct tls_stream *stream)

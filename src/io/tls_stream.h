@@ -76,6 +76,13 @@ bool tls_is_resumed(const struct tls_stream *stream);
 bool tls_has_early_data(const struct tls_stream *stream);
 /* A first byte was there. */
 bool tls_has_heard(const struct tls_stream *stream);
+/*
+ * Offers the names of the client's certificate, which was verified: its alternative names (e-mail addresses and DNS names),
+ * then its common names, until `accepts` says true. False: it never did, or there is no certificate.
+ */
+bool tls_find_client_name(const struct tls_stream *stream, bool (*accepts)(void *user, const void *name, size_t len),
+                          void *user);
+bool tls_has_client_certificate(const struct tls_stream *stream);
 /* "TLSv1.3", "TLSv1.2"; NULL as long as it is not settled. Static. */
 const char *tls_version(const struct tls_stream *stream);
 /* Why it failed, in words; NULL = it has not. Static. */

@@ -224,6 +224,21 @@ static int command_line_listeners(struct config_snapshot *snapshot, const char *
     return 0;
 }
 
+/* That those who are to log in by a certificate are asked for one somewhere. */
+static int check_certificates(const struct config_place *place, const struct config *config)
+{
+    bool is_asked = (config->auth.methods & CONFIG_AUTH_CERTIFICATE) == 0;
+
+    for (size_t i = 0; i < config->listener_count; i++) {
+        is_asked = is_asked || config_tls_knows_clients(config->listeners[i].tls);
+    }
+    return is_asked
+               ? 0
+               : config_fail(place, config->auth.line, config->auth.column,
+                             "no listener asks for the certificate that 'certificate' needs; add 'client_ca: FILE' "
+                             "to the 'tls' of one");
+}
+
 /* `text` NULL: no file, the defaults. */
 static int load(const struct config_place *place, const char *text, size_t len, const char *const *listen,
                 size_t listen_count, const struct config **out)
@@ -244,6 +259,9 @@ static int load(const struct config_place *place, const char *text, size_t len, 
         err = command_line_listeners(draft.snapshot, listen, listen_count, place->error);
     } else if (draft.listener_count > 0 || default_listeners(place, &draft) == 0) {
         err = take_listeners(place, &draft);
+    }
+    if (err == 0) {
+        err = check_certificates(place, &draft.snapshot->config);
     }
     if (err == 0) {
         *out = &draft.snapshot->config;

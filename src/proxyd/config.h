@@ -164,10 +164,11 @@ struct config_dns {
 #define CONFIG_DNS_PER_SECOND_DEFAULT 1000u /* auto, for clients that are not on loopback */
 
 /* How clients may come in: bits. Without CONFIG_AUTH_ANONYMOUS everybody has to log in. */
-enum config_auth_method { CONFIG_AUTH_ANONYMOUS = 1, CONFIG_AUTH_PASSWORD = 2 };
+enum config_auth_method { CONFIG_AUTH_ANONYMOUS = 1, CONFIG_AUTH_PASSWORD = 2, CONFIG_AUTH_CERTIFICATE = 4 };
 
 struct config_auth {
     unsigned methods;          /* enum config_auth_method, at least one; default CONFIG_AUTH_ANONYMOUS */
+    unsigned line, column;     /* where they stand in the file; 0 = nowhere */
     char *users_path;          /* absolute; NULL = no users */
     const struct users *users; /* the file as it was when the configuration was loaded; NULL = no users */
     struct users_error remark; /* what is unwise about the file; empty = nothing */

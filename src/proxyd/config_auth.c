@@ -8,9 +8,11 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-const char *const config_method_names[] = {"anonymous", "password", NULL};
+const char *const config_method_names[] = {"anonymous", "password", "certificate", NULL};
 
-_Static_assert(CONFIG_AUTH_ANONYMOUS == 1u << 0 && CONFIG_AUTH_PASSWORD == 1u << 1, "method names");
+_Static_assert(CONFIG_AUTH_ANONYMOUS == 1u << 0 && CONFIG_AUTH_PASSWORD == 1u << 1 &&
+                   CONFIG_AUTH_CERTIFICATE == 1u << 2,
+               "method names");
 
 struct auth_draft {
     struct config_auth *auth;
@@ -42,6 +44,8 @@ static int read_methods(const struct config_place *place, const struct yaml_node
         return -1;
     }
     draft->auth->methods = methods;
+    draft->auth->line = value->line;
+    draft->auth->column = value->column;
     draft->methods = value;
     return 0;
 }
@@ -67,16 +71,17 @@ const struct config_section config_auth_section = {"auth", keys, COUNT(keys)};
 /* The two keys have a meaning only together. */
 static int check_pair(const struct config_place *place, const struct auth_draft *draft)
 {
-    bool wants_password = (draft->auth->methods & CONFIG_AUTH_PASSWORD) != 0;
+    unsigned of_users = draft->auth->methods & (CONFIG_AUTH_PASSWORD | CONFIG_AUTH_CERTIFICATE);
 
-    if (wants_password && draft->users == NULL) {
+    if (of_users != 0 && draft->users == NULL) {
         return config_fail(place, draft->methods->line, draft->methods->column,
-                           "'password' needs to know the users; add 'users: FILE' ('socks6 passwd' writes it)");
+                           "'%s' needs to know the users; add 'users: FILE' ('socks6 passwd' writes it)",
+                           (of_users & CONFIG_AUTH_PASSWORD) != 0 ? "password" : "certificate");
     }
-    if (!wants_password && draft->users != NULL) {
+    if (of_users == 0 && draft->users != NULL) {
         return config_fail(place, draft->users->line, draft->users->column,
-                           "users cannot log in without 'password' among the methods; add 'methods: [password]', or "
-                           "remove the key");
+                           "users cannot log in without 'password' or 'certificate' among the methods; add 'methods: "
+                           "[password]', or remove the key");
     }
     return 0;
 }

@@ -148,6 +148,35 @@ static bool keep_early(struct conn *conn, const uint8_t *bytes, size_t len)
     return true;
 }
 
+struct name_search {
+    struct auth *auth;
+    struct identity *found;
+};
+
+static bool is_user(void *context, const void *name, size_t len)
+{
+    struct name_search *search = context;
+    const struct socks6_slice slice = {name, len};
+
+    if (users_find(search->auth->users, slice) == NULL) {
+        return false;
+    }
+    search->found = identity_take(&search->auth->identities, slice);
+    return true; /* without memory nobody is found, and nobody else either */
+}
+
+/* The user of the client's certificate, where that is a way to come in; a reference, or NULL. */
+static struct identity *find_certified(struct conn *conn)
+{
+    struct name_search search = {.auth = &conn->worker->auth};
+
+    if (conn->tls != NULL && search.auth->users != NULL &&
+        (conn->config->auth.methods & CONFIG_AUTH_CERTIFICATE) != 0) {
+        (void)tls_find_client_name(conn->tls, is_user, &search);
+    }
+    return search.found;
+}
+
 static bool open_door(struct conn *conn, uint8_t first_byte, uint64_t now_ms)
 {
     const struct door_setup setup = {
@@ -157,6 +186,8 @@ static bool open_door(struct conn *conn, uint8_t first_byte, uint64_t now_ms)
         .listener = &conn->entry.listener,
         .protocols = conn->protocols,
         .transport = conn->tls == NULL ? "tcp" : "tls",
+        .certified = find_certified(conn),
+        .has_certificate = conn->tls != NULL && tls_has_client_certificate(conn->tls),
         .answered = on_answered,
     };
 

@@ -20,11 +20,35 @@ static bool takes_legacy(unsigned protocols, uint8_t first_byte)
     }
 }
 
-/* Whoever has to log in cannot by SOCKS 4, whose user id is no more than a claim. */
-static unsigned legacy_methods(const struct config *config)
+/* Whoever has to log in cannot by SOCKS 4, whose user id is no more than a claim; a certificate is more. */
+static unsigned legacy_methods(const struct door *door)
 {
-    return ((config->auth.methods & CONFIG_AUTH_ANONYMOUS) != 0 ? LEGACY_ANONYMOUS : 0u) |
-           ((config->auth.methods & CONFIG_AUTH_PASSWORD) != 0 ? LEGACY_PASSWORD : 0u);
+    unsigned methods = door->setup.config->auth.methods;
+
+    return ((methods & CONFIG_AUTH_ANONYMOUS) != 0 || door->setup.certified != NULL ? LEGACY_ANONYMOUS : 0u) |
+           ((methods & CONFIG_AUTH_PASSWORD) != 0 ? LEGACY_PASSWORD : 0u);
+}
+
+bool door_let_certified_in(struct door *door)
+{
+    struct auth *auth = door->setup.auth;
+    const struct identity *certified = door->setup.certified;
+
+    if (certified == NULL || auth->users == NULL ||
+        users_find(auth->users, (struct socks6_slice){(const uint8_t *)certified->name, certified->len}) == NULL) {
+        return false;
+    }
+    stats_add(auth->stats, STATS_auth_certificates, 1);
+    door->user = door->setup.certified;
+    door->setup.certified = NULL;
+    return true;
+}
+
+const char *door_why_not_certified(const struct door *door)
+{
+    bool is_a_way = (door->setup.config->auth.methods & CONFIG_AUTH_CERTIFICATE) != 0;
+
+    return is_a_way && door->setup.has_certificate ? "the certificate names no user" : NULL;
 }
 
 static void on_login(struct login *login, enum login_verdict verdict);
@@ -37,7 +61,7 @@ bool door_init(struct door *door, const struct door_setup *setup, uint8_t first_
     door->login.done = on_login;
     if (takes_legacy(setup->protocols, first_byte)) {
         door->version = first_byte;
-        legacy_init(&door->legacy, first_byte, legacy_methods(setup->config));
+        legacy_init(&door->legacy, first_byte, legacy_methods(door));
         return true;
     }
     if (first_byte == SOCKS6_VERSION && (setup->protocols & CONFIG_SOCKS6) == 0) {
@@ -61,7 +85,8 @@ void door_done(struct door *door)
     }
     login_cancel(&door->login);
     identity_release(&door->setup.auth->identities, door->user);
-    door->user = NULL;
+    identity_release(&door->setup.auth->identities, door->setup.certified);
+    door->user = door->setup.certified = NULL;
     socks6_server_free(door->server);
     door->server = NULL;
     explicit_bzero(door->session_id, sizeof door->session_id);
@@ -118,10 +143,16 @@ enum door_status door_log_in(struct door *door, const struct socks6_credentials 
 
 /* ---- bytes ---- */
 
-static void take_legacy_request(struct door *door)
+/* Who has not logged in has come in by a certificate, or is anonymous where that is enough. */
+static enum door_status take_legacy_request(struct door *door)
 {
+    if (door->user == NULL && !door_let_certified_in(door) &&
+        (door->setup.config->auth.methods & CONFIG_AUTH_ANONYMOUS) == 0) {
+        return door_close(door, "the certificate names no user"); /* any more */
+    }
     door->request.command = door->legacy.command;
     door->request.addr = door->legacy.addr;
+    return DOOR_REQUEST;
 }
 
 static enum door_status refuse_legacy(struct door *door)
@@ -129,7 +160,8 @@ static enum door_status refuse_legacy(struct door *door)
     if (door->legacy.needs_login) {
         stats_add(door->setup.auth->stats, STATS_auth_missing, 1);
     }
-    return door_close(door, door->legacy.why);
+    const char *why = door->legacy.needs_login ? door_why_not_certified(door) : NULL;
+    return door_close(door, why != NULL ? why : door->legacy.why);
 }
 
 static enum door_status input_legacy(struct door *door, const uint8_t *bytes, size_t len, size_t *used)
@@ -150,8 +182,7 @@ static enum door_status input_legacy(struct door *door, const uint8_t *bytes, si
             }
             break;
         case LEGACY_REQUEST:
-            take_legacy_request(door);
-            return DOOR_REQUEST;
+            return take_legacy_request(door);
         case LEGACY_REFUSED:
             return refuse_legacy(door);
         }

@@ -47,6 +47,12 @@ struct door_setup {
     const struct socks6_addr *client, *listener; /* the client's address, and where it came in */
     unsigned protocols;                          /* what the listener takes */
     const char *transport;                       /* what carries the stream: see realm.h */
+    /*
+     * The user whom the client's certificate names, if that is a way to come in: a reference that the door takes, also if
+     * door_init() fails. NULL = none. `has_certificate`: there is one, whomever it names.
+     */
+    struct identity *certified;
+    bool has_certificate;
     /* What DOOR_WAIT waited for is there. Never called from within a door call; the door may be freed from it. */
     void (*answered)(struct door *door);
 };

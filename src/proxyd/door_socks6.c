@@ -51,13 +51,14 @@ static enum door_status authenticate(struct door *door, const struct socks6_serv
     if (event->u.auth.has_credentials && (methods & CONFIG_AUTH_PASSWORD) != 0) {
         return door_log_in(door, &event->u.auth.credentials);
     }
-    if ((methods & CONFIG_AUTH_ANONYMOUS) != 0) {
+    if (door_let_certified_in(door) || (methods & CONFIG_AUTH_ANONYMOUS) != 0) {
         return taken(door, socks6_server_auth_done(door->server, SOCKS6_AUTH_SUCCESS));
     }
     if (event->u.auth.can_negotiate) {
         return taken(door, socks6_server_auth_done(door->server, SOCKS6_AUTH_NEGOTIATE));
     }
     count(door, STATS_auth_missing);
+    door->refused = door_why_not_certified(door);
     return taken(door, socks6_server_auth_done(door->server, SOCKS6_AUTH_FAILURE));
 }
 

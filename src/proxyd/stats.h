@@ -35,6 +35,7 @@
     X(tls_early_data_accepted, COUNTER, NONE, "TLS connections whose early data was taken, finished or not")           \
     X(tls_failures, COUNTER, NONE, "TLS handshakes that failed: not TLS, no version, protocol or certificate, gone")   \
     X(auth_ok, COUNTER, NONE, "log-ins with the right password")                                                       \
+    X(auth_certificates, COUNTER, NONE, "log-ins by a certificate")                                                    \
     X(auth_failed, COUNTER, NONE, "log-ins with a wrong password or name")                                             \
     X(auth_missing, COUNTER, NONE, "clients refused because they did not log in")                                      \
     X(auth_backoff, COUNTER, NONE, "log-ins refused unseen: too many wrong ones from that address")                    \

@@ -555,7 +555,11 @@ def test_a_listener_changes_between_plain_and_tls(daemon, authority, context, ec
     with dial6(proxy, context, *echo.addr) as client:
         client.sendall(b"x")
         assert read_exact(client, 1) == b"x"
-    config["listeners"] = ["127.0.0.1:0"]
+    config["listeners"] = [{"address": "127.0.0.1:0"}]
+    proxy.reload(config)
+    with contextlib.closing(dial(proxy.addr)) as sock:
+        sock.sendall(s6.noop())
+        assert s6.read_auth_reply(sock).type == 0
 
 
 # Configuration ------------------------------------------------------------------------------------------------------------
@@ -618,3 +622,102 @@ def test_secrets_are_not_logged(daemon, authority, context, echo):
         assert read_exact(client, 1) == b"x"
     key = openssl("pkey", "-in", authority.server[1], "-outform", "DER").hex()
     assert "PRIVATE" not in proxy.text() and key[60:120] not in proxy.text()
+
+
+# Users by certificate ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def people(authority):
+    return {"alice": authority.alice,
+            "bob@example.org": authority.issue("somebody", alternatives="email:bob@example.org,DNS:x.test", prefix="bob"),
+            "host.test": authority.issue("another", alternatives="DNS:host.test", prefix="host"),
+            "nobody": authority.issue("mallory", alternatives="DNS:mallory.test", prefix="nobody")}
+
+
+@pytest.fixture
+def known(daemon, authority, tmp_path):
+    """A daemon for users with certificates; known.users is its users file."""
+    users = tmp_path / "users"
+    secret = openssl("passwd", "-6", "-salt", "salt", "secret").decode().strip()
+    users.write_text(f"alice:*\nbob@example.org:*\nhost.test:*\ndave:{secret}\n")
+    config = {"listeners": [listener(authority, client_ca=authority.pem), listener(authority)],
+              "auth": {"methods": ["certificate", "password"], "users": str(users)},
+              "log": {"format": "json", "level": "debug"}, "status": {"socket": "none"}}
+    proxy = daemon(config)
+    proxy.users = users
+    return proxy
+
+
+@pytest.mark.parametrize("protocol", sorted(DIAL))
+@pytest.mark.parametrize("name", ["alice", "bob@example.org", "host.test"])
+def test_a_certificate_names_its_user(known, authority, people, echo, protocol, name):
+    with DIAL[protocol](known, client_context(authority, certificate=people[name]), *echo.addr) as client:
+        client.sendall(b"hello")
+        assert read_exact(client, 5) == b"hello"
+    assert known.access()[0]["user"] == name
+    assert counters(known)["auth_certificates"] == 1
+
+
+def test_a_certificate_of_nobody_lets_nobody_in(known, authority, people, echo):
+    context = client_context(authority, certificate=people["nobody"])
+    with Tls(known.addr, context) as client:
+        client.sendall(s6.request(*echo.addr))
+        assert s6.read_auth_reply(client).type == 1
+    with Tls(known.addr, context) as client:
+        client.sendall(s6.socks5_greeting())
+        assert s6.read_socks5_method(client) == 255
+    with Tls(known.addr, context) as client:
+        client.sendall(s6.socks4_request(*echo.addr))
+        assert read_exact(client, 8)[1] == 91
+    assert [r["reason"] for r in known.access(3)] == ["the certificate names no user"] * 3
+    assert [r["user"] for r in known.access(3)] == [None] * 3
+    # Where none is asked for, and without TLS, there is no way in but the password.
+    mark = known.mark()
+    with Tls(known.listeners()[1], client_context(authority, certificate=people["alice"])) as client:
+        client.sendall(s6.request(*echo.addr))
+        assert s6.read_auth_reply(client).type == 1
+    assert known.access(since=mark)[0]["reason"] == "no credentials"
+
+
+def test_a_password_says_more_than_a_certificate(known, authority, people, echo):
+    context = client_context(authority, certificate=people["alice"])
+    with Tls(known.addr, context) as client:
+        client.sendall(s6.noop(s6.userpass(b"dave", b"secret")))
+        assert s6.read_auth_reply(client).type == 0
+    assert known.access()[0]["user"] == "dave"
+    mark = known.mark()
+    with Tls(known.addr, context) as client:
+        client.sendall(s6.noop(s6.userpass(b"dave", b"wrong")))
+        assert s6.read_auth_reply(client).type == 1
+    assert known.access(since=mark)[0]["user"] is None
+
+
+def test_who_is_removed_from_the_users_is_cut_off(known, authority, people, echo):
+    alice, host = (client_context(authority, certificate=people[name]) for name in ("alice", "host.test"))
+    with dial6(known, alice, *echo.addr) as cut, dial6(known, host, *echo.addr) as stays:
+        known.users.write_text("host.test:*\n")
+        known.reload()
+        with pytest.raises((ConnectionResetError, ssl.SSLError)):
+            cut.recv(1)
+        stays.sendall(b"still here")
+        assert read_exact(stays, 10) == b"still here"
+    with Tls(known.addr, alice) as client:
+        client.sendall(s6.noop())
+        assert s6.read_auth_reply(client).type == 1
+
+
+def test_a_ticket_brings_its_user_along(known, people, tmp_path):
+    certificate = ("-cert", people["alice"][0], "-key", people["alice"][1])
+    session = tmp_path / "session"
+    with SClient(known.addr, *certificate, new_session=session) as client:
+        client.write(s6.noop())
+        client.read_until(rb"\x06\x00\x00\x00")
+        client.read_to_end()
+    with open(tmp_path / "early", "wb") as file:
+        file.write(s6.noop())
+    mark = known.mark()
+    with SClient(known.addr, early=tmp_path / "early", session=session) as client:
+        client.read_until(rb"\x06\x00\x00\x00")
+        assert b"Early data was accepted" in client.read_to_end()
+    assert known.access(since=mark)[0]["user"] == "alice"
