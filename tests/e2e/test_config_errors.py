@@ -16,7 +16,7 @@ SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../contrib
 WRONG = {
     "unknown key": ("listeners:\n  - address: 127.0.0.1:0\nlimits:\n  conections: 5\n", "4:3",
                     "unknown key 'conections'", "write 'connections'"),
-    "key of a later version": ("redis:\n  address: 192.0.2.1\n", "1:1", "unknown key 'redis'", "remove it"),
+    "key of a later version": ("metrics:\n  listen: [127.0.0.1]\n", "1:1", "unknown key 'metrics'", "remove it"),
     "duplicate key": ("workers: 1\nopen: true\nworkers: 2\n", "3:1", "'workers' is already at line 1, column 1",
                       "remove one of the two"),
     "duplicate listener": ("listeners:\n  - address: 127.0.0.1:4000\n  - address: 127.0.0.1:4000\n", "3:14",

@@ -431,7 +431,8 @@ static void test_early_data_comes_before_the_client_has_been_there(void **state)
 static void test_a_replayed_flight_never_finishes(void **state)
 {
     struct both both;
-    char flight[20000], buf[100];
+    static char flight[20000];
+    char buf[100];
     int fds[2];
     (void)state;
     both_open(&both);
@@ -501,7 +502,8 @@ static void test_keys_rotate_and_old_tickets_end(void **state)
     both_open(&both);
     connect_both(&both, false);
     /* As bytes: OpenSSL's client forgets a session once a newer one has come. */
-    unsigned char first[4096], *end = first;
+    static unsigned char first[4096];
+    unsigned char *end = first;
     long first_len = i2d_SSL_SESSION(both.client.ticket, NULL);
     assert_in_range(first_len, 1, sizeof first);
     assert_int_equal(i2d_SSL_SESSION(both.client.ticket, &end), first_len);
@@ -762,6 +764,113 @@ static void test_key_updates_are_followed_and_floods_of_them_end_it(void **state
     both_close(&both);
 }
 
+/* ---- without memory ---- */
+
+/* OpenSSL's `fails_at`th allocation from now fails; 0 = none. */
+static unsigned fails_at;
+
+static bool fails_now(void)
+{
+    return fails_at != 0 && --fails_at == 0;
+}
+
+static void *lean_malloc(size_t len, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return fails_now() ? NULL : malloc(len);
+}
+
+static void *lean_realloc(void *old, size_t len, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return fails_now() ? NULL : realloc(old, len);
+}
+
+static void lean_free(void *old, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    free(old);
+}
+
+static void test_settings_without_memory_are_an_error(void **state)
+{
+    struct both both;
+    char ca[96];
+    bool has_failed = true;
+    (void)state;
+    both_open(&both);
+    tls_files_make(&both.files, "ca", "authority", -3600, 3600, NULL);
+    tls_files_path(&both.files, "ca.pem", ca);
+    const struct tls_server_settings settings = {
+        .certificate = both.files.certificate, .key = both.files.key, .client_ca = ca, .early_data = true};
+    for (unsigned n = 1; has_failed; n += n < 100 ? 1 : 1 + n / 16) {
+        struct tls_server_error error = {.why = ""};
+        struct tls_server *server = NULL;
+        fails_at = n;
+        int err = tls_server_new(&settings, &server, &error);
+        has_failed = fails_at == 0;
+        fails_at = 0;
+        assert_true(err == 0 || err == -ENOMEM || err == -EINVAL);
+        assert_true(err == 0 || (server == NULL && error.why[0] != '\0'));
+        assert_true(has_failed || err == 0);
+        tls_server_release(server);
+    }
+    both_close(&both);
+}
+
+/* Whatever fails: the stream goes on or says so, and nothing is lost or used after its end. */
+static void test_connections_without_memory_end(void **state)
+{
+    struct both both;
+    char buf[100];
+    bool has_failed = true;
+    (void)state;
+    both_open(&both);
+    connect_both(&both, false);
+    for (unsigned n = 1; has_failed; n++) {
+        size_t written;
+        int fds[2];
+        bool resumes = n % 2 == 0 && both.client.ticket != NULL && SSL_SESSION_is_resumable(both.client.ticket) != 0;
+        hang_up(&both);
+        harness_pair(fds);
+        both.fd = fds[1];
+        tls_client_connect(&both.client, fds[0], resumes);
+        if (resumes) {
+            (void)SSL_write_early_data(both.client.ssl, "early", 5, &written);
+        }
+        fails_at = n;
+        int err = tls_stream_new(both.loop, both.server, fds[1], &both.stream);
+        assert_true(err == 0 || err == -ENOMEM);
+        if (err != 0) {
+            both.stream = NULL;
+        }
+        ssize_t got = err == 0 ? -EAGAIN : -ENOMEM;
+        for (int i = 0; i < 10 && (got == -EAGAIN || got > 0); i++) {
+            unsigned left = fails_at;
+            fails_at = 0;
+            (void)tls_client_goes_on(&both.client);
+            fails_at = left;
+            got = receive(&both, buf, sizeof buf);
+            if (tls_is_finished(both.stream)) {
+                assert_true(tls_send(both.stream, "x", 1) != 0);
+                assert_true(tls_end(both.stream) <= 0);
+            }
+        }
+        has_failed = fails_at == 0;
+        fails_at = 0;
+        assert_true(got != 0);
+        assert_true(has_failed || tls_is_finished(both.stream));
+        (void)tls_client_read(&both.client, buf, sizeof buf);
+        if (n % 16 == 0) {
+            connect_both(&both, false); /* and the next one has all it needs */
+        }
+    }
+    both_close(&both);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -784,7 +893,12 @@ int main(void)
         cmocka_unit_test(test_everything_arrives_whatever_the_buffer),
         cmocka_unit_test(test_a_full_socket_takes_up_where_it_stopped),
         cmocka_unit_test(test_key_updates_are_followed_and_floods_of_them_end_it),
+        cmocka_unit_test(test_settings_without_memory_are_an_error),
+        cmocka_unit_test(test_connections_without_memory_end),
     };
+    if (CRYPTO_set_mem_functions(lean_malloc, lean_realloc, lean_free) != 1) {
+        return 1;
+    }
     (void)signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
