@@ -89,6 +89,7 @@ static void copy_session(const struct socks6_client_config *from, struct socks6_
 {
     to->session_id = from->session_id;
     to->request_session = from->request_session;
+    to->teardown_session = from->teardown_session;
     to->request_window = from->request_window;
     to->has_token = from->has_token;
     to->token = from->token;

@@ -349,9 +349,12 @@ static size_t choose_stack(const struct connect_options *options, struct socks6_
     return count;
 }
 
-/* The connection through the proxy: 0 and the stream, or an exit status after an error was printed. */
-static int dial(const struct connect_options *options, const struct socks6_proxy *proxy, struct socks6_slice early,
-                struct stream *stream)
+/*
+ * The connection through the proxy: 0 and the stream, or an exit status after an error was printed. Not inlined, so that the
+ * result does not lie in the frame of the whole run.
+ */
+__attribute__((noinline)) static int dial(const struct connect_options *options, const struct socks6_proxy *proxy,
+                                          struct socks6_slice early, struct stream *stream)
 {
     struct reach_config config = {.no_session = options->no_session != 0,
                                   .no_early_data = options->no_early != 0,

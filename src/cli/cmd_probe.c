@@ -252,9 +252,6 @@ int cmd_probe(struct proxy_options *proxy_options, int argc, char **argv)
         return CLI_EXIT_REMOTE;
     }
     rc = choose_proxy(&options, proxy_options, url, URL_MAX, &settings);
-    if (rc == 0 && settings.proxy.is_tls) {
-        rc = say_usage(name, "a proxy over TLS (socks6s://) cannot be asked yet");
-    }
     if (rc == 0) {
         rc = run(&options, &settings);
     }

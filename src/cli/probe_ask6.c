@@ -248,7 +248,7 @@ void probe_ask6_init(struct probe_ask6 *ask, const char *user, const char *passw
     }
 }
 
-void probe_ask6_run(struct probe_ask6 *const *asks, size_t count, const struct probe_peer *peer, uint64_t limit_us,
+void probe_ask6_run(struct probe_ask6 *const *asks, size_t count, struct probe_peer *peer, uint64_t limit_us,
                     uint64_t deadline_us)
 {
     struct probe_talk *talks[AT_ONCE_MAX] = {NULL};

@@ -61,7 +61,7 @@ struct probe_ask6 {
 void probe_ask6_init(struct probe_ask6 *ask, const char *user, const char *password);
 
 /* Asks all of them, some at once; time limits as in probe_talk_run(). */
-void probe_ask6_run(struct probe_ask6 *const *asks, size_t count, const struct probe_peer *peer, uint64_t limit_us,
+void probe_ask6_run(struct probe_ask6 *const *asks, size_t count, struct probe_peer *peer, uint64_t limit_us,
                     uint64_t deadline_us);
 
 /* Frees what the answer holds. */

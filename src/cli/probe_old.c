@@ -275,7 +275,7 @@ static void conclude(struct probe_old *ask)
     }
 }
 
-void probe_old_run(struct probe_old *const *asks, size_t count, const struct probe_peer *peer, uint64_t limit_us,
+void probe_old_run(struct probe_old *const *asks, size_t count, struct probe_peer *peer, uint64_t limit_us,
                    uint64_t deadline_us)
 {
     struct probe_talk *talks[AT_ONCE_MAX] = {NULL};

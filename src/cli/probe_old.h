@@ -50,7 +50,7 @@ struct probe_old {
     size_t used;
 };
 
-void probe_old_run(struct probe_old *const *asks, size_t count, const struct probe_peer *peer, uint64_t limit_us,
+void probe_old_run(struct probe_old *const *asks, size_t count, struct probe_peer *peer, uint64_t limit_us,
                    uint64_t deadline_us);
 void probe_old_done(struct probe_old *ask);
 

@@ -118,6 +118,7 @@ static bool try_connect(struct probe *probe, const struct addrinfo *one, int *er
     double ms;
 
     memset(&probe->peer.addr, 0, sizeof probe->peer.addr);
+    probe->peer.tls_why[0] = '\0';
     memcpy(&probe->peer.addr, one->ai_addr, one->ai_addrlen);
     probe->peer.len = one->ai_addrlen;
     probe_talk_run(talks, 1, &probe->peer, probe->limit_us, probe->deadline_us);
@@ -126,10 +127,22 @@ static bool try_connect(struct probe *probe, const struct addrinfo *one, int *er
         *error = talk.end == PROBE_TALK_TIME_OUT ? ETIMEDOUT : talk.error;
         return false;
     }
+    if (talk.end == PROBE_TALK_FAILED || talk.end == PROBE_TALK_CLOSED ||
+        talk.end == PROBE_TALK_TIME_OUT) { /* in TLS */
+        if (probe->peer.tls_why[0] == '\0') {
+            (void)snprintf(probe->peer.tls_why, sizeof probe->peer.tls_why, "no TLS: %s",
+                           talk.end == PROBE_TALK_TIME_OUT ? "no answer in time"
+                           : talk.error != 0               ? strerror(talk.error)
+                                                           : "the connection was closed");
+        }
+        *error = EPROTO;
+        return false;
+    }
     ms = (double)talk.connect_us / 1000.0;
     probe_set_time(probe->report, PROBE_ROW_TCP, talk.connect_us, talk.rtt_us);
-    probe_set(probe->report, PROBE_ROW_TCP, PROBE_YES, "connected in %.2f ms; round trip %.2f ms", ms,
-              (double)talk.rtt_us / 1000.0);
+    probe->rtt_us = talk.rtt_us;
+    probe_set(probe->report, PROBE_ROW_TCP, PROBE_YES, "connected in %.2f ms; round trip %.2f ms%s%s", ms,
+              (double)talk.rtt_us / 1000.0, talk.tls_text[0] != '\0' ? "; " : "", talk.tls_text);
     return true;
 }
 
@@ -154,7 +167,7 @@ static bool reach(struct probe *probe)
     }
     freeaddrinfo(found);
     if (!probe->facts.is_reached) {
-        probe->facts.unreached = strerror(error);
+        probe->facts.unreached = probe->peer.tls_why[0] != '\0' ? probe->peer.tls_why : strerror(error);
         probe_set(probe->report, PROBE_ROW_TCP, PROBE_NO, "%s", probe->facts.unreached);
     }
     return probe->facts.is_reached;
@@ -283,6 +296,9 @@ static int ask_all(struct probe *probe)
         }
     } else if (rc == 0) {
         probe_fast_open(probe);
+        if (probe->facts.socks6.progress >= PROBE_REPLIED) {
+            probe_cold_and_warm(probe);
+        }
     }
     return rc;
 }
@@ -345,6 +361,7 @@ int probe_plan_run(const struct probe_settings *settings, struct probe_report *r
     probe->report = report;
     probe->deadline_us = started_us + settings->timeout_ms * 1000u;
     probe->limit_us = settings->timeout_ms * 1000u / SHARE;
+    probe->peer.tls = settings->proxy.is_tls ? &settings->proxy : NULL;
     probe_observations_init(&probe->seen);
     (void)socks6_addr_format(&settings->proxy.addr, report->proxy, sizeof report->proxy);
     report->target_is_default = !settings->has_target;

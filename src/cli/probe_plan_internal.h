@@ -15,6 +15,7 @@ struct probe {
     struct probe_report *report;
     struct probe_peer peer;
     uint64_t limit_us; /* of one question */
+    uint32_t rtt_us;   /* of the connection; 0 = unknown */
     uint64_t deadline_us;
     struct socks6_addr own;     /* the proxy's address as we reach it */
     struct socks6_addr target;  /* what CONNECT asks for: the target given, or `own` */
@@ -58,6 +59,9 @@ void probe_plan_stranger(struct probe *probe);
 void probe_session_start(struct probe *probe);
 void probe_session_use(struct probe *probe);
 void probe_session_end(struct probe *probe);
+
+/* A first request, and one with all that the first has brought. probe_warm.c */
+void probe_cold_and_warm(struct probe *probe);
 
 /* TCP Fast Open between us and the proxy. probe_fast_open.c */
 void probe_fast_open(struct probe *probe);

@@ -54,6 +54,8 @@ const struct probe_row_name probe_row_names[PROBE_ROW_COUNT] = {
     [PROBE_ROW_SESSION_END] = {SESSIONS, "session.teardown", "ended"},
     [PROBE_ROW_TIME_NOOP] = {TIMES, "time.noop", "NOOP"},
     [PROBE_ROW_TIME_CONNECT] = {TIMES, "time.connect", "CONNECT"},
+    [PROBE_ROW_TIME_COLD] = {TIMES, "time.cold", "from nothing, cold"},
+    [PROBE_ROW_TIME_WARM] = {TIMES, "time.warm", "from nothing, warm"},
     [PROBE_ROW_TIME_SOCKS5] = {TIMES, "time.socks5_connect", "CONNECT of SOCKS 5"},
 };
 

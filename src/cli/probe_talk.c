@@ -2,6 +2,7 @@
  * Theory of operation. One poll(2) loop per group of PROBE_TALK_AT_ONCE. A talk is connecting (not `connected`), then
  * talking, then `over`; its descriptor lives from begin() to finish(). With fast_open the connection is "there" at once for
  * step(), and the kernel connects with the first send(2), which may say EINPROGRESS meanwhile: wait and send again.
+ * With TLS there is a handshake between both, and `out` goes through it, as what comes does.
  */
 #include "cli/probe_talk.h"
 
@@ -10,6 +11,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -40,6 +42,16 @@ static void finish(struct probe_talk *talk, enum probe_talk_end end, int error)
         (void)close(talk->fd);
         talk->fd = -1;
     }
+    tls_client_free(talk->tls);
+    talk->tls = NULL;
+}
+
+static void fail_tls(struct probe_talk *talk, const char *why)
+{
+    if (talk->peer->tls_why[0] == '\0') {
+        (void)snprintf(talk->peer->tls_why, sizeof talk->peer->tls_why, "%s", why);
+    }
+    finish(talk, PROBE_TALK_FAILED, EPROTO);
 }
 
 /* Makes room for `need` bytes more; false without memory. */
@@ -85,8 +97,38 @@ static void step(struct probe_talk *talk)
     }
 }
 
+/* The same through TLS: what it takes goes in, what comes out goes to the socket. */
+static void flush_tls(struct probe_talk *talk)
+{
+    while (!talk->over) {
+        struct socks6_slice ours = {talk->out + talk->out_sent, talk->out_len - talk->out_sent}, output;
+        ssize_t n;
+
+        talk->out_sent += ours.len > 0 ? tls_client_write(talk->tls, ours, (struct socks6_slice){NULL, 0}) : 0;
+        output = tls_client_output(talk->tls);
+        if (output.len == 0) {
+            return;
+        }
+        n = send(talk->fd, output.data, output.len, MSG_NOSIGNAL);
+        if (n >= 0) {
+            tls_client_output_sent(talk->tls, (size_t)n);
+        } else if (errno == EPIPE || errno == ECONNRESET) {
+            tls_client_output_sent(talk->tls, output.len); /* as above */
+            talk->out_sent = talk->out_len;
+        } else if (errno == EAGAIN || errno == EINPROGRESS || errno == EALREADY) {
+            return;
+        } else if (errno != EINTR) {
+            finish(talk, PROBE_TALK_FAILED, errno);
+        }
+    }
+}
+
 static void flush(struct probe_talk *talk)
 {
+    if (talk->tls != NULL) {
+        flush_tls(talk);
+        return;
+    }
     while (!talk->over && talk->out_sent < talk->out_len) {
         ssize_t n = send(talk->fd, talk->out + talk->out_sent, talk->out_len - talk->out_sent, MSG_NOSIGNAL);
 
@@ -102,6 +144,19 @@ static void flush(struct probe_talk *talk)
     }
 }
 
+/* Writes the first message of the handshake; step() is called when that is over. */
+static void start_tls(struct probe_talk *talk)
+{
+    const struct tls_client_config config = {.proxy = talk->peer->tls};
+    char why[TLS_CLIENT_WHY_MAX];
+
+    if (tls_client_new(&config, &talk->tls, why) != 0) {
+        fail_tls(talk, why);
+        return;
+    }
+    (void)tls_client_write(talk->tls, (struct socks6_slice){NULL, 0}, (struct socks6_slice){NULL, 0});
+}
+
 static void on_connected(struct probe_talk *talk)
 {
     struct tcp_info info;
@@ -114,14 +169,19 @@ static void on_connected(struct probe_talk *talk)
     if (!talk->fast_open && getsockopt(talk->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
         talk->rtt_us = info.tcpi_rtt;
     }
-    step(talk);
+    if (talk->peer->tls != NULL) {
+        start_tls(talk);
+    } else {
+        step(talk);
+    }
     flush(talk);
 }
 
-static void begin(struct probe_talk *talk, const struct probe_peer *peer)
+static void begin(struct probe_talk *talk, struct probe_peer *peer)
 {
     int one = 1;
 
+    talk->peer = peer;
     talk->started_us = probe_now_us();
     talk->fd = socket(peer->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
     if (talk->fd < 0 || setsockopt(talk->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0 ||
@@ -179,6 +239,75 @@ static void receive(struct probe_talk *talk)
     }
 }
 
+/* The handshake is over. */
+static void tls_opened(struct probe_talk *talk)
+{
+    talk->connected_us = probe_now_us();
+    tls_client_describe(talk->tls, talk->tls_text, sizeof talk->tls_text);
+    step(talk);
+}
+
+/* Plaintext that has come. */
+static void take_plaintext(struct probe_talk *talk)
+{
+    while (!talk->over) {
+        size_t room = PROBE_TALK_IN_MAX - talk->in_len, n;
+
+        if (room == 0) {
+            finish(talk, PROBE_TALK_FLOOD, 0);
+            return;
+        }
+        room = room < 16384 ? room : 16384;
+        if (!grow(&talk->in, &talk->in_size, talk->in_len, room)) {
+            finish(talk, PROBE_TALK_FAILED, ENOMEM);
+            return;
+        }
+        n = tls_client_read(talk->tls, talk->in + talk->in_len, room);
+        if (n == 0) {
+            return;
+        }
+        talk->in_len += n;
+        step(talk);
+    }
+}
+
+static void receive_tls(struct probe_talk *talk)
+{
+    bool was_open = tls_client_is_open(talk->tls);
+    size_t size = 0;
+    uint8_t *room = tls_client_room(talk->tls, &size);
+    ssize_t n = room != NULL ? recv(talk->fd, room, size, 0) : 0;
+
+    if (room == NULL) {
+        finish(talk, PROBE_TALK_FAILED, ENOMEM);
+        return;
+    }
+    if (n < 0) {
+        if (errno == ECONNRESET || errno == EPIPE) {
+            finish(talk, PROBE_TALK_CLOSED, errno);
+        } else if (errno != EAGAIN && errno != EINTR) {
+            finish(talk, PROBE_TALK_FAILED, errno);
+        }
+        return;
+    }
+    tls_client_came(talk->tls, (size_t)n);
+    if (!was_open && tls_client_is_open(talk->tls)) {
+        was_open = true;
+        tls_opened(talk);
+    }
+    if (!talk->over) {
+        take_plaintext(talk);
+    }
+    if (talk->over) {
+        return;
+    }
+    if (tls_client_is_ended(talk->tls) || (n == 0 && was_open)) {
+        finish(talk, PROBE_TALK_CLOSED, 0);
+    } else if (tls_client_error(talk->tls) != NULL) {
+        fail_tls(talk, tls_client_error(talk->tls));
+    }
+}
+
 static void on_events(struct probe_talk *talk, short events)
 {
     if (!talk->connected) {
@@ -189,9 +318,18 @@ static void on_events(struct probe_talk *talk, short events)
         flush(talk);
     }
     if (!talk->over && (events & (POLLIN | POLLHUP | POLLERR)) != 0) {
-        receive(talk);
+        if (talk->tls != NULL) {
+            receive_tls(talk);
+        } else {
+            receive(talk);
+        }
     }
     flush(talk);
+}
+
+static bool has_output(const struct probe_talk *talk)
+{
+    return talk->tls != NULL ? tls_client_output(talk->tls).len > 0 : talk->out_sent < talk->out_len;
 }
 
 static int wait_ms(uint64_t end_us)
@@ -209,7 +347,7 @@ static bool turn(struct probe_talk *const *talks, size_t count, uint64_t end_us)
     int ready;
 
     for (size_t i = 0; i < count; i++) {
-        short out = !talks[i]->connected || talks[i]->out_sent < talks[i]->out_len ? POLLOUT : 0;
+        short out = !talks[i]->over && (!talks[i]->connected || has_output(talks[i])) ? POLLOUT : 0;
 
         fds[i] = (struct pollfd){.fd = talks[i]->over ? -1 : talks[i]->fd, .events = (short)(POLLIN | out)};
         open += talks[i]->over ? 0 : 1;
@@ -233,7 +371,7 @@ static bool turn(struct probe_talk *const *talks, size_t count, uint64_t end_us)
     return true;
 }
 
-static void run_group(struct probe_talk *const *talks, size_t count, const struct probe_peer *peer, uint64_t end_us)
+static void run_group(struct probe_talk *const *talks, size_t count, struct probe_peer *peer, uint64_t end_us)
 {
     for (size_t i = 0; i < count; i++) {
         talks[i]->fd = -1;
@@ -247,7 +385,7 @@ static void run_group(struct probe_talk *const *talks, size_t count, const struc
     }
 }
 
-void probe_talk_run(struct probe_talk *const *talks, size_t count, const struct probe_peer *peer, uint64_t limit_us,
+void probe_talk_run(struct probe_talk *const *talks, size_t count, struct probe_peer *peer, uint64_t limit_us,
                     uint64_t deadline_us)
 {
     for (size_t first = 0; first < count; first += PROBE_TALK_AT_ONCE) {

@@ -129,7 +129,7 @@ class ProbedProxy(Peer):
                 return None
         said = b""
         if s6.SESSION_REQUEST in kinds and self.sessions:
-            self.session = self.change.get("session_id", ID)
+            self.session, self.spent = self.change.get("session_id", ID), set()
             if not self.change.get("id_in_reply"):
                 said += s6.session_id(self.session)
             if self.change.get("untrusted"):

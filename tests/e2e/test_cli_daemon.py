@@ -1,6 +1,7 @@
 """`socks6 connect` through socks6d: sessions, TLS, early data and TCP Fast Open of both, together."""
 
 import contextlib
+import json
 import socket
 import subprocess
 import threading
@@ -93,6 +94,28 @@ def test_listener_without_early_data(daemon, authority, echo, connect):
     url = "socks6s://%s:%d?ca=%s" % (*proxy.addr, authority.pem)
     good(connect(url, *echo.addr, "-N"), b"ping")
     good(connect(url, *echo.addr, "-N"), b"ping", "resumed (1 round trip)", "3 round trips")
+
+
+def test_probe_over_tls_cold_and_warm(daemon, users, authority):
+    proxy = daemon(listeners=[tls_listener(authority)], auth=users.auth())
+    url = "socks6s://alice:secret@%s:%d?ca=%s" % (*proxy.addr, authority.pem)
+    done = subprocess.run([client_binary(), "probe", "--json", url], capture_output=True, timeout=DEADLINE, check=False,
+                          env=environment())
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, report["summary"]
+    checks = report["checks"]
+    assert "TLSv1.3" in checks["connection.tcp"]["text"] and checks["version.socks6"]["state"] == "yes"
+    assert checks["session.tokens"]["state"] == "yes"
+    assert checks["time.cold"]["value"] == 3
+    assert checks["time.warm"]["value"] == 2 and "TLS early data, in a session with a token" in checks["time.warm"]["text"]
+
+
+@pytest.mark.parametrize("query, text", [("", "authority that is not trusted"), ("ca=/nonexistent", "cannot use /nonexistent")])
+def test_probe_of_a_certificate_that_is_not_good(daemon, authority, query, text):
+    proxy = daemon(listeners=[tls_listener(authority)])
+    done = subprocess.run([client_binary(), "probe", "socks6s://%s:%d?%s" % (*proxy.addr, query)], capture_output=True,
+                          timeout=DEADLINE, check=False, env=environment(SSL_CERT_FILE="/dev/null"))
+    assert done.returncode == 3 and text in done.stdout.decode()
 
 
 def test_either_end_first_over_tls(daemon, authority, connect):

@@ -139,7 +139,17 @@ def test_sessions_and_tokens_are_tried():
     assert report["checks"]["session.start"]["value"] == 16 and report["checks"]["session.tokens"]["value"] == 16
     assert proxy.session is None, "the probe ends what it has begun"
     spent = [dict(options)[s6.EXPENDITURE] for _, _, _, options in proxy.requests if s6.EXPENDITURE in dict(options)]
-    assert spent == [b"\0\0\0\x64"] * 2, "the lowest token of the window, twice"
+    assert spent[:2] == [b"\0\0\0\x64"] * 2, "the lowest token of the window, twice"
+    assert spent[2:] == [b"\0\0\0\x64"], "and once, in a session of its own, on the warm way"
+    assert report["checks"]["time.cold"]["value"] == 2 and report["checks"]["time.warm"]["value"] == 2
+    assert "in a session with a token" in text(report, "time.warm")
+
+
+def test_ways_cold_and_warm_without_sessions():
+    with ProbedProxy(11, sessions=False) as proxy:
+        report = probe(proxy.url())
+    for key in ("time.cold", "time.warm"):
+        assert report["checks"][key]["value"] == 2 and "session" not in text(report, key)
 
 
 def test_a_session_without_tokens():
@@ -385,7 +395,7 @@ def test_standard_output_that_is_full_is_an_error():
     (["--target", "::1:80"], "brackets"), (["--target", ":80"], "HOST:PORT"), (["--target", "[::1]:0"], "HOST:PORT"),
     (["--timeout", "0"], "--timeout"), (["--timeout", "3601"], "--timeout"), (["--timeout", "1x"], "--timeout"),
     (["--dns-name", "a..b"], "not a domain name"), (["--dns-name", ""], "not a domain name"), (["-4", "-6"], "exclude"),
-    (["http://x"], "proxy URL"), (["--jsn"], "unknown option '--jsn'"), (["x" * 3000], "longer than 255 bytes")])
+    (["http://x"], "proxy URL"), (["--jsn"], "unknown option '--jsn'"), (["x" * 5000], "too long")])
 def test_usage(args, words):
     done = run(*args)
     assert done.returncode == 2 and words in done.stderr and done.stdout == "", done.stderr

@@ -155,7 +155,7 @@ static int dial(const char *early, struct socks6_dial_result *result, struct fak
 {
     static struct fake_step script[] = {
         {FAKE_READ, NULL, 0}, {FAKE_SEND, FAKE_BYTES(REPLIES "app")}, {FAKE_END, NULL, 0}};
-    struct socks6_proxy proxy;
+    static struct socks6_proxy proxy;
     struct socks6_dial_config config;
     int status;
 
@@ -201,7 +201,7 @@ static void assert_bad(int status, const char *error)
     size_t before = fake_open_descriptors();
     struct socks6_dial_result result;
     struct socks6_dial_config config;
-    struct socks6_proxy proxy;
+    static struct socks6_proxy proxy;
     struct fake_proxy fake;
     int got;
 

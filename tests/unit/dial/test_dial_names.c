@@ -109,7 +109,7 @@ static void gather(void *user, const char *what)
 
 static int dial(uint16_t port, uint64_t timeout_ms, struct socks6_dial_result *result)
 {
-    struct socks6_proxy proxy;
+    static struct socks6_proxy proxy;
     struct socks6_dial_config config;
 
     memset(&proxy, 0, sizeof proxy);

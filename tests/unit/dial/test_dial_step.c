@@ -50,7 +50,7 @@ static void test_a_loop_leads_it_to_the_end(void **state)
     static const struct fake_step script[] = {
         {FAKE_READ, NULL, REQUEST_LEN}, {FAKE_TRICKLE, FAKE_BYTES(AUTH_OK REPLY("\x00") "app")}, {FAKE_END, NULL, 0}};
     struct fake_proxy fake;
-    struct socks6_proxy proxy;
+    static struct socks6_proxy proxy;
     struct socks6_dial_config config;
     struct socks6_dial_result result;
     struct socks6_dial *dial = NULL;
@@ -79,7 +79,7 @@ static void test_step_without_news_changes_nothing(void **state)
     static const struct fake_step script[] = {
         {FAKE_READ, NULL, REQUEST_LEN + 1}, {FAKE_SEND, FAKE_BYTES(AUTH_OK REPLY("\x00"))}, {FAKE_END, NULL, 0}};
     struct fake_proxy fake;
-    struct socks6_proxy proxy;
+    static struct socks6_proxy proxy;
     struct socks6_dial_config config;
     struct socks6_dial_result result;
     struct socks6_dial *dial = NULL;
@@ -109,7 +109,7 @@ static void test_end_is_told_again(void **state)
     static const struct fake_step script[] = {
         {FAKE_READ, NULL, REQUEST_LEN}, {FAKE_SEND, FAKE_BYTES(AUTH_OK REPLY("\x05"))}, {FAKE_END, NULL, 0}};
     struct fake_proxy fake;
-    struct socks6_proxy proxy;
+    static struct socks6_proxy proxy;
     struct socks6_dial_config config;
     struct socks6_dial_result result;
     struct socks6_dial *dial = NULL;
@@ -132,7 +132,7 @@ static void test_deadline_is_announced_and_kept(void **state)
 {
     static const struct fake_step script[] = {{FAKE_READ, NULL, REQUEST_LEN}, {FAKE_END, NULL, 0}};
     struct fake_proxy fake;
-    struct socks6_proxy proxy;
+    static struct socks6_proxy proxy;
     struct socks6_dial_config config;
     struct socks6_dial_result result;
     struct socks6_dial *dial = NULL;
@@ -151,7 +151,7 @@ static void test_deadline_is_announced_and_kept(void **state)
 
 static void test_refused_connection_is_told(void **state)
 {
-    struct socks6_proxy proxy;
+    static struct socks6_proxy proxy;
     struct socks6_dial_config config;
     struct socks6_dial_result result;
     struct socks6_dial *dial = NULL;
@@ -191,7 +191,7 @@ static void test_address_with_a_zone_is_an_address(void **state)
     static const struct fake_step script[] = {
         {FAKE_READ, NULL, REQUEST_LEN}, {FAKE_SEND, FAKE_BYTES(AUTH_OK REPLY("\x00"))}, {FAKE_END, NULL, 0}};
     struct fake_proxy fake;
-    struct socks6_proxy proxy;
+    static struct socks6_proxy proxy;
     struct socks6_dial_config config;
     struct socks6_dial_result result;
     struct socks6_dial *dial = NULL;
@@ -213,7 +213,7 @@ static void test_free_closes_what_was_not_handed_out(void **state)
 {
     static const struct fake_step script[] = {{FAKE_END, NULL, 0}};
     struct fake_proxy fake;
-    struct socks6_proxy proxy;
+    static struct socks6_proxy proxy;
     struct socks6_dial_config config;
     struct socks6_dial_result result;
     struct socks6_dial *dial = NULL;

@@ -24,7 +24,7 @@ static const struct socks6_proxy *parsed(const char *url)
 
 static void assert_refused(const char *url, const char *part)
 {
-    struct socks6_proxy p, before;
+    static struct socks6_proxy p, before;
     char why[256] = "";
 
     memset(&p, 0xee, sizeof p);
