@@ -70,6 +70,7 @@ class Net:
             space.sysctl(net__ipv4__tcp_fastopen=3, net__ipv4__tcp_fastopen_blackhole_timeout_sec=0)
         for space in (self.client, self.server):
             space.nft("add table inet t")
+        self.server.sysctl(net__ipv4__icmp_ratelimit=0)
         self.client.nft("add chain inet t o { type filter hook output priority 0; }")
         self.server.nft("add chain inet t i { type filter hook input priority 0; }")
         self.server.nft(f"add rule inet t i ip daddr {DEAD4} drop")
@@ -132,11 +133,15 @@ def files(tmp_path_factory):
 @pytest.fixture
 def start(net, files):
     """Starts a daemon between the networks: start(listener keys..., settings=...)."""
+    running = []
     with contextlib.ExitStack() as stack:
         def get(settings=None, **listener):
             config = base_config([LISTENER | listener], **({"limits": {"connect": "2s"}} | (settings or {})))
-            return stack.enter_context(Daemon(config, wrapper=[*net.proxy.wrapper, *files]))
+            running.append(stack.enter_context(Daemon(config, wrapper=[*net.proxy.wrapper, *files])))
+            return running[-1]
         yield get
+        for one in running:
+            print(one.text()[-4000:])  # pytest shows it for tests that failed
 
 
 def counters(daemon):

@@ -1,5 +1,6 @@
 """DNS servers for tests: Debian's nsd as authority and unbound as resolver over it, and one that does as it is told."""
 
+import contextlib
 import os
 import socket
 import struct
@@ -195,8 +196,9 @@ class Scripted:
         self.port = self.tcp.getsockname()[1]
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind(("127.0.0.1", self.port))
-        for target in (self._serve_udp, self._serve_tcp):
-            threading.Thread(target=target, daemon=True).start()
+        self.threads = [threading.Thread(target=target, daemon=True) for target in (self._serve_udp, self._serve_tcp)]
+        for thread in self.threads:
+            thread.start()
 
     @staticmethod
     def address(query, ttl=300):
@@ -225,6 +227,8 @@ class Scripted:
                 wire, peer = self.udp.recvfrom(65535)
             except OSError:
                 return
+            if not wire:
+                return  # it was shut down
             response = self._take(wire)
             if response is not None:
                 self.udp.sendto(response, peer)
@@ -248,6 +252,12 @@ class Scripted:
                     return
 
     def close(self):
+        # First the threads: one that still waits takes what comes to whoever gets the number of its descriptor next.
+        for sock in (self.udp, self.tcp):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self.threads:
+            thread.join(DEADLINE)
         self.udp.close()
         self.tcp.close()
 
