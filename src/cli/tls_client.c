@@ -325,7 +325,7 @@ static int set_limits(SSL_CTX *context, const struct socks6_proxy *proxy)
 /* -EINVAL and a sentence about a file. */
 static int bad_file(char why[TLS_CLIENT_WHY_MAX], const char *what, const char *path)
 {
-    unsigned long error = ERR_peek_last_error();
+    unsigned long error = ERR_peek_error(); /* the first: what follows says in which calls */
     const char *reason =
         ERR_GET_LIB(error) == ERR_LIB_SYS ? strerror(ERR_GET_REASON(error)) : ERR_reason_error_string(error);
 
@@ -423,10 +423,10 @@ int tls_client_new(const struct tls_client_config *config, struct tls_client **o
     }
     rc = -ENOMEM;
     tls->ssl = SSL_new(tls->context);
-    if (tls->ssl == NULL || !make_bio(tls) || !expect_server(tls, &config->proxy->addr)) {
+    if (tls->ssl == NULL || !make_bio(tls) || !expect_server(tls, &config->proxy->addr) ||
+        SSL_set_app_data(tls->ssl, tls) != 1) {
         goto out;
     }
-    (void)SSL_set_app_data(tls->ssl, tls);
     SSL_set_msg_callback(tls->ssl, on_message);
     SSL_set_msg_callback_arg(tls->ssl, tls);
     SSL_set_connect_state(tls->ssl);
