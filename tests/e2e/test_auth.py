@@ -287,6 +287,47 @@ def test_socks6_connect(guarded, echo, client):
     assert done.returncode == 3 and done.stdout == b"" and b"refused the user name or password" in done.stderr, done.stderr
 
 
+def in_memory(pid, wanted):
+    """Which of `wanted` can be found in what the process can write."""
+    found = set()
+    try:
+        with open(f"/proc/{pid}/maps", encoding="utf-8") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+            for line in maps:
+                first, last = (int(text, 16) for text in line.split()[0].split("-"))
+                if line.split()[1].startswith("rw") and last - first < 1 << 30:  # larger ones are shadows of sanitizers
+                    with contextlib.suppress(OSError):  # not all of it can be read
+                        memory.seek(first)
+                        data = memory.read(last - first)
+                        found.update(text for text in wanted if text in data)
+    except PermissionError:
+        pytest.skip("the memory of other processes cannot be read here")
+    return found
+
+
+def test_passwords_do_not_stay_in_memory(tmp_path, daemon, echo):
+    """Right, wrong and broken off in the middle; in one piece and byte by byte. The middle of each is looked for."""
+    users = Users(tmp_path)
+    right, wrong = b"<correct-horse-battery-staple>", b"<wrong-horse-battery-staple>"
+    users.set("alice", right.decode())
+    proxy = daemon(auth=users.auth(), listeners=["127.0.0.1:0"])
+    for password in (right, wrong):
+        source = elsewhere()
+        login, request = s6.rfc1929(b"alice", password), s6.socks5_request(*echo.addr)
+        for message in (s6.socks5_greeting((2,)) + login + request, s6.noop(s6.userpass(b"alice", password)),
+                        s6.noop(s6.advertisement(0, [2])) + login):
+            for chunk in (len(message), 1):
+                for end in (len(message), message.index(password) + len(password) - 1):
+                    with contextlib.closing(dial(proxy.addr, source=source)) as sock, contextlib.suppress(ConnectionError):
+                        for at in range(0, end, chunk):
+                            sock.sendall(message[at:min(at + chunk, end)])
+                        sock.shutdown(1)
+                        recv_all(sock)
+    proxy.wait_fds()
+    with open(users.path, "rb") as file:
+        known = file.read()[6:40]  # of the hash, which must be there
+    assert in_memory(proxy.pid, {right[3:-3], wrong[3:-3], known}) == {known}
+
+
 # Guessing -------------------------------------------------------------------------------------------------------------
 
 
