@@ -8,7 +8,6 @@
 void legacy_init(struct legacy *legacy, uint8_t version, unsigned methods)
 {
     assert(version == 4 || version == 5);
-    assert((methods & (LEGACY_ANONYMOUS | LEGACY_PASSWORD)) != 0);
     memset(legacy, 0, sizeof *legacy);
     legacy->version = version;
     legacy->methods = (uint8_t)methods;

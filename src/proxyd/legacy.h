@@ -46,7 +46,7 @@ struct legacy {
     const char *why; /* static */
 };
 
-/* `version`: the first byte, 4 or 5 (not consumed). `methods`: enum legacy_method, one at least. */
+/* `version`: the first byte, 4 or 5 (not consumed). `methods`: enum legacy_method; 0 = nobody comes in. */
 void legacy_init(struct legacy *legacy, uint8_t version, unsigned methods);
 
 /* Takes whole messages only: bytes of an unfinished one stay with the caller and are offered again with more behind them. */

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import ssl
 import subprocess
 
 import pytest
@@ -12,6 +13,7 @@ from lib import socks6 as s6
 from lib.clients import finish6, noop6, socks4_dial, socks5_dial, socks6_dial
 from lib.daemon import Daemon, base_config, environment, run_daemon
 from lib.net import DEADLINE, dial, has_ended, listening, nobody_is_waiting, recv_all, recv_exact, reset, wait_until
+from lib.tls import Authority, Tls, client_context
 from lib.users import Users, noop_as, socks5_as, socks5_login
 
 LONGEST = "n" * 255, "p" * 255
@@ -260,6 +262,31 @@ def test_with_both_the_anonymous_are_let_in_and_names_must_be_true(both, echo):
         assert socks5_login(sock, b"alice", b"secret", (0, 2)) == (2, 0), "who offers both shall say who it is"
     with contextlib.closing(dial(both.addr)) as sock:
         assert socks5_login(sock, b"alice", b"wrong", (0, 2)) == (2, 1)
+
+
+def test_where_only_certificates_count_whoever_has_none_is_refused(tmp_path, daemon, echo):
+    """By every protocol, with TLS and without; and the daemon lives."""
+    users = Users(tmp_path, alice="secret")
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("proxy.test")
+    tls = {"certificate": certificate, "key": key, "client_ca": authority.pem}
+    proxy = daemon(listeners=[{"address": "127.0.0.1:0", "tls": tls}, "127.0.0.1:0"], auth=users.auth("certificate"))
+    context = client_context(authority)
+    messages = {
+        s6.socks5_greeting((0, 2)): b"\x05\xff", s6.socks4_request(*echo.addr, b"alice"): b"\x00\x5b" + bytes(6),
+        s6.request(*echo.addr, options=s6.userpass(b"alice", b"secret")): None, s6.noop(s6.session_request()): None}
+    secure, plain = proxy.listeners()[:2]
+    for message, answer in messages.items():
+        with contextlib.closing(dial(plain)) as sock:
+            sock.sendall(message)
+            if answer is None:
+                assert not s6.read_auth_reply(sock).success
+            else:
+                assert s6.Reader(sock).read(len(answer)) == answer
+        with contextlib.closing(Tls(secure, context)) as sock, pytest.raises((ssl.SSLError, ConnectionError)):
+            sock.sendall(message)
+            sock.recv(1)
+    assert proxy.alive()
 
 
 # Real clients ---------------------------------------------------------------------------------------------------------

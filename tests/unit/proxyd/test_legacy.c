@@ -338,6 +338,7 @@ static void test_the_method_is_chosen_from_both_sides(void **state)
         /* Who can say who it is shall. */
         {LEGACY_ANONYMOUS | LEGACY_PASSWORD, "\x05\x02\0\x02", 4, 2},
         {LEGACY_ANONYMOUS | LEGACY_PASSWORD, "\x05\x01\0", 3, 0},
+        {0, "\x05\x02\0\x02", 4, 0xff},
     };
 
     (void)state;
