@@ -27,7 +27,7 @@
 /* Well under SOCK_USER_TIMEOUT_MS, so that a closed window is seen in time. */
 #define CHECK_MS 60000u
 _Static_assert(CHECK_MS * 2 <= SOCK_USER_TIMEOUT_MS, "a closed window is seen before the kernel gives up");
-_Static_assert(sizeof(struct relay) <= 168, "memory budget of an idle connection: the record comes on top");
+_Static_assert(sizeof(struct relay) <= 160, "memory budget of an idle connection: the record comes on top");
 
 /* When a relay has lived long enough for what short connections need not pay. */
 #define SETTLE_MS 1000u

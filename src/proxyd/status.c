@@ -182,7 +182,7 @@ static void put_listener(const struct config_listener *listener, const struct so
             separator = ", ";
         }
     }
-    fputs("]}", out);
+    fprintf(out, "], \"tls\": %s}", listener->tls != NULL ? "true" : "false");
 }
 
 /* Who may come in; for the users their number. */

@@ -66,7 +66,8 @@ def test_status_says_what_the_daemon_is_and_does(daemon, path, echo):
     started = status["started"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", started)
     assert time.strftime("%Y-%m-%d", time.gmtime(before)) <= started[:10]
-    assert status["listeners"] == [{"address": "%s:%d" % proxy.addr, "protocols": ["socks6", "socks5", "socks4"]}]
+    assert status["listeners"] == [{"address": "%s:%d" % proxy.addr, "protocols": ["socks6", "socks5", "socks4"],
+                                    "tls": False}]
     limits = status["limits"]
     assert (limits["connections"], limits["connections_per_client"], limits["idle_ms"], limits["handshake_ms"]) == (77, 55, None, 10000)
     process = status["process"]

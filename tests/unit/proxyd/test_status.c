@@ -147,7 +147,7 @@ static void test_the_document_says_what_is_in_force(void **state)
     assert_non_null(strstr(got, "\"descriptors\": 1024\n"));
     /* The second one is left out: the host has no such address. */
     assert_non_null(strstr(got, "\"listeners\": [\n    {\"address\": \"127.0.0.1:4321\", \"protocols\": [\"socks6\", "
-                                "\"socks4\"]}\n  ],\n"));
+                                "\"socks4\"], \"tls\": false}\n  ],\n"));
     assert_non_null(strstr(got, "\"totals\": {\n    \"connections\": 0,\n    \"accepted\": 7,\n"));
     assert_non_null(strstr(got, "\"dns\": {\n    \"hits\": 5,\n    \"misses\": 6\n  },\n"));
     assert_non_null(strstr(got, "\"workers\": [\n    {\n      \"connections\": 0,\n      \"accepted\": 3,\n"));
