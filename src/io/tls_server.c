@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <openssl/err.h>
@@ -56,18 +57,26 @@ static bool has_reason(int lib, int reason)
     return ERR_GET_LIB(code) == lib && ERR_GET_REASON(code) == reason;
 }
 
-/* OpenSSL's own words for a file that cannot be read are not for users. 0 or -EINVAL. */
+/*
+ * OpenSSL's own words for a file that cannot be read are not for users; and of what has no end it would read on and on. 0
+ * or -EINVAL.
+ */
 static int check_readable(const char *path, enum tls_server_part part, struct tls_server_error *error)
 {
     char byte;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     ssize_t n = fd < 0 ? -1 : read(fd, &byte, 1);
     int error_number = errno;
+    struct stat status = {.st_mode = S_IFREG};
+    bool is_file = n < 0 || (fstat(fd, &status) == 0 && S_ISREG(status.st_mode));
 
     if (fd >= 0) {
         close(fd);
     }
-    return n >= 0 ? 0 : fail(error, part, "cannot be read: %s", strerrordesc_np(error_number));
+    if (n < 0) {
+        return fail(error, part, "cannot be read: %s", strerrordesc_np(error_number));
+    }
+    return is_file ? 0 : fail(error, part, "is no regular file");
 }
 
 /* ---- certificate and key ---- */

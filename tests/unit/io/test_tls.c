@@ -171,6 +171,8 @@ static void test_bad_files_are_told_apart(void **state)
     assert_bad(&settings, TLS_SERVER_CERTIFICATE, "cannot be read: No such file or directory");
     settings.certificate = files.dir;
     assert_bad(&settings, TLS_SERVER_CERTIFICATE, "cannot be read: Is a directory");
+    settings.certificate = "/dev/zero";
+    assert_bad(&settings, TLS_SERVER_CERTIFICATE, "is no regular file");
     settings.certificate = text;
     assert_bad(&settings, TLS_SERVER_CERTIFICATE, "holds no certificate in PEM form");
     settings = (struct tls_server_settings){.certificate = files.certificate, .key = missing};
