@@ -286,10 +286,12 @@ static void after_io(struct pump *p)
 static void set_interest(const struct pump *p, struct pollfd fds[3])
 {
     bool is_input_wanted = wants_input(&p->down) != 0;
-    short net = p->up_error != 0 ? (short)(is_input_wanted ? POLLIN : 0)
-                                 : stream_events(p->config->net, is_input_wanted, pending(&p->up) > 0);
+    short net = is_input_wanted ? POLLIN : 0;
     int watch_reset = p->down.closed && !p->up.closed; /* then POLLHUP means no less than that */
 
+    if (p->up_error == 0) {
+        net = stream_events(p->config->net, is_input_wanted, pending(&p->up) > 0);
+    }
     fds[0] = (struct pollfd){wants_input(&p->up) ? p->config->in : -1, POLLIN, 0};
     fds[1] = (struct pollfd){net != 0 || watch_reset ? p->config->net->fd : -1, net, 0};
     /* Without events POLLERR still tells that nobody reads our output any more, even while there is none. */

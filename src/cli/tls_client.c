@@ -125,7 +125,7 @@ static int bio_read(BIO *bio, char *bytes, int size)
     size_t len = there.len < (size_t)size ? there.len : (size_t)size;
 
     BIO_clear_retry_flags(bio);
-    if (len == 0) {
+    if (there.data == NULL || len == 0) {
         if (!tls->is_net_ended) {
             BIO_set_retry_read(bio);
         }
