@@ -9,7 +9,7 @@ packages_lint='clang-format clang-tidy clang shellcheck python3'
 packages_fuzz='clang libclang-rt-14-dev'
 packages_bench='python3 iproute2 openssl'
 packages_test='clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev scdoc mandoc shellcheck gcovr
-    python3-pytest python3-pytest-timeout curl openssh-client openssh-server nginx-light iproute2 nftables
+    python3-pytest python3-pytest-timeout python3-pytest-xdist curl openssh-client openssh-server nginx-light iproute2 nftables
     netbase microsocks dante-server openssl unbound nsd bind9-dnsutils knot-dnsutils python3-dnspython'
 
 # What benchmarks compare with and look with. They do without what is missing, and say so.

@@ -58,16 +58,16 @@ meson_tests()
         record fail "results of meson test" "no report in $dir/meson-logs"
 }
 
-# e2e DIR SECONDS ARGS...: the cases of the end-to-end tests with the binaries of DIR, which must be those of today's
+# e2e NAME DIR SECONDS ARGS...: the cases of the end-to-end tests with the binaries of DIR, which must be those of today's
 # sources. At the limit pytest is interrupted, so that what it has found by then is reported.
 e2e()
 {
-    SOCKS6_BUILD=$1
-    limit=$2
-    ninja -C "$1" >/dev/null || { record fail "up-to-date binaries in ${1#"$root/"}"; return 1; }
+    report=$work/$stage-$1.xml
+    SOCKS6_BUILD=$2
+    limit=$3
+    ninja -C "$2" >/dev/null || { record fail "up-to-date binaries in ${2#"$root/"}"; return 1; }
     export SOCKS6_BUILD
-    shift 2
-    report=$work/$stage.xml
+    shift 3
     rm -f "$report"
     timeout --foreground --signal=INT --kill-after=30 "$limit" \
         "$python" -B -m pytest tests/e2e -p no:cacheprovider -q -rs --junitxml="$report" "$@"
@@ -120,12 +120,14 @@ stage_clang()
 
 stage_e2e()
 {
-    e2e "$root/build/gcc" 480 -m 'not full'
+    # Most of them wait most of the time: two at once.
+    e2e beside "$root/build/gcc" 400 -n 2 -m 'not full and not alone'
+    e2e alone "$root/build/gcc" 200 -m 'not full and alone'
 }
 
 stage_e2e_full()
 {
-    e2e "$root/build/gcc" 1200 -m full
+    e2e full "$root/build/gcc" 1200 -m full
 }
 
 stage_fuzz()
@@ -152,7 +154,8 @@ stage_tsan()
     export STORE_RACE_SPENDS=1000000
     # shellcheck disable=SC2086
     meson_tests build/tsan $TSAN_UNIT_TESTS
-    e2e "$root/build/tsan" 840 -m "not full" -k "$TSAN_TESTS"
+    e2e beside "$root/build/tsan" 640 -n 2 -m 'not full and not alone' -k "$TSAN_TESTS"
+    e2e alone "$root/build/tsan" 320 -m 'not full and alone' -k "$TSAN_TESTS"
 }
 
 # Asserts gone, optimised: nothing may depend on an assert's side effect.
@@ -261,13 +264,13 @@ export TSAN_UNIT_TESTS='proxyd-store-race proxyd-passwords proxyd-limits proxyd-
 run_stage lint 180 "formatting, scripts, texts, layers"
 run_stage gcc 300 "gcc with ASan and UBSan: unit, structure and corpus tests"
 run_stage clang 300 "clang: unit and corpus tests"
-run_stage e2e 540 "end to end, on the binaries with sanitizers"
+run_stage e2e 640 "end to end, on the binaries with sanitizers"
 if [ $full = no ]; then
     run_stage fuzz 300 "a short run of every fuzz target"
 else
     run_stage e2e_full 1260 "the long end-to-end tests"
     run_stage msan 300 "MSan: unit tests of the library"
-    run_stage tsan 1000 "TSan: end to end"
+    run_stage tsan 1100 "TSan: end to end"
     run_stage ndebug 300 "release build without asserts: unit and corpus tests"
     run_stage coverage 300 "coverage of lib/"
     run_stage tidy 900 "clang-tidy"

@@ -127,8 +127,8 @@ static bool try_connect(struct probe *probe, const struct addrinfo *one, int *er
         *error = talk.end == PROBE_TALK_TIME_OUT ? ETIMEDOUT : talk.error;
         return false;
     }
-    if (talk.end == PROBE_TALK_FAILED || talk.end == PROBE_TALK_CLOSED ||
-        talk.end == PROBE_TALK_TIME_OUT) { /* in TLS */
+    if (probe->peer.tls != NULL &&
+        (talk.end == PROBE_TALK_FAILED || talk.end == PROBE_TALK_CLOSED || talk.end == PROBE_TALK_TIME_OUT)) {
         if (probe->peer.tls_why[0] == '\0') {
             (void)snprintf(probe->peer.tls_why, sizeof probe->peer.tls_why, "no TLS: %s",
                            talk.end == PROBE_TALK_TIME_OUT ? "no answer in time"

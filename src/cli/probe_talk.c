@@ -205,7 +205,10 @@ static void conclude_connect(struct probe_talk *talk)
     if (getsockopt(talk->fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0) {
         error = errno;
     }
-    if (error != 0) {
+    if (error == ECONNRESET) { /* after the handshake: a SYN that is not wanted is refused */
+        talk->connected = true;
+        finish(talk, PROBE_TALK_CLOSED, error);
+    } else if (error != 0) {
         finish(talk, PROBE_TALK_FAILED, error);
     } else {
         on_connected(talk);

@@ -13,7 +13,7 @@
 #include <yaml.h>
 
 #define BLOCK_SIZE 16384u
-#define SHOW_MAX 80u
+#define SHOW_MAX 200u
 #define SHOW_BUFFERS 4
 
 struct yaml_block {

@@ -501,8 +501,8 @@ def test_another_password_counts_at_once_and_connections_live_on(own, echo):
 @pytest.mark.parametrize("change", ["remove", "set"])
 def test_a_password_that_is_being_checked_is_judged_by_the_users_that_are_in_force_then(tmp_path, daemon, change):
     users = Users(tmp_path, alice="secret")
-    users.set("slow", "right", "-m", "sha512crypt", "-C", "8000000")
-    proxy = daemon(auth=users.auth())
+    users.set("slow", "right", "-m", "sha512crypt", "-C", "5000000")
+    proxy = daemon(auth=users.auth(), limits={"handshake": "100s"})
     with contextlib.closing(dial(proxy.addr)) as sock:
         sock.sendall(s6.noop(s6.userpass(b"slow", b"right")))
         proxy.wait_line("accepted", since=0)

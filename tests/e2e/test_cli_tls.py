@@ -14,6 +14,7 @@ import pytest
 from cli_peers import (DEADLINE, TOKEN, Peer, Proxy6, SessionProxy6, auth6, client_environment, client_path, digest,
                        option6, pattern, read_to_end, reply6)
 from dns_peers import DnsProxy, answering, rrset
+from lib.net import wait_until
 
 
 def make_certificates(folder):
@@ -197,7 +198,8 @@ def test_wrong_certificates_are_refused_and_nothing_is_sent(socks6, pki, certifi
         query = {"ca": pki / "ca.pem"} if ca else {}
         done = socks6("--early", "-x", proxy.url("alice:hunter2@", **query), "s.test", 1, SSL_CERT_FILE="/dev/null")
         refused(done, text)
-        assert len(proxy.failed) == 1 and not proxy.requests
+        wait_until(lambda: len(proxy.failed) == 1, "the end of the handshake")
+        assert not proxy.requests
 
 
 def test_name_that_the_certificate_does_not_hold(socks6, pki):

@@ -22,6 +22,8 @@ from lib.names import ScriptedNames, name_socket
 from lib.net import recv_all, reset, wait_until
 from lib.servers import Server
 
+pytestmark = pytest.mark.alone  # whose turn it is, is a matter of milliseconds
+
 ALIVE4, REFUSING4 = "198.51.100.10", "198.51.100.20"
 ALIVE6, REFUSING6 = "2001:db8:2::10", "2001:db8:2::20"
 DEAD4 = [f"198.51.100.{n}" for n in range(30, 35)]

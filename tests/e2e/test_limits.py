@@ -192,6 +192,7 @@ def hold(proxy, server, count):
             reset(sock)  # no TIME_WAIT
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("count", [2000, pytest.param(9000, marks=pytest.mark.timeout(300))])
 def test_thousands_of_connections_are_held_and_all_answered_and_nothing_remains(daemon, count):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
