@@ -72,10 +72,10 @@ def pki(tmp_path_factory):
 @pytest.fixture
 def connect(net, tmp_path):
     """connect(url, port, *options): (the run, the bytes of data in its SYN)"""
-    def run(peer, url, port, *options, data=b"ping"):
+    def run(peer, url, port, *options, data=b"ping", wrapper=()):
         with Capture(net.client, "c-p", PROXY) as capture:
             done = subprocess.run(
-                [*net.client.wrapper, client_path(), "connect", "-N", "-v", *options, "-x", url, "s.test", str(port)],
+                [*net.client.wrapper, *wrapper, client_path(), "connect", "-N", "-v", *options, "-x", url, "s.test", str(port)],
                 input=data, capture_output=True, env=client_environment(XDG_CACHE_HOME=str(tmp_path / "cache")),
                 timeout=DEADLINE, check=False)
             attempts = capture.attempts(peer.port)
@@ -171,6 +171,23 @@ def test_refusal_in_answer_to_a_syn_with_data(net, connect, server):
             connect(proxy, proxy.url(), server.port)
     done, syns = connect(proxy, proxy.url(), server.port)
     assert done.returncode == 3 and b"Connection refused" in done.stderr and syns[0] > 0
+
+
+def test_refused_syn_with_data_goes_to_the_next_address(net, connect, server, tmp_path):
+    """The proxy's name has two addresses; the one that took Fast Open is gone. The data arrives, once."""
+    (tmp_path / "names").mkdir()
+    files = isolate.name_files(tmp_path / "names", [(PROXY6, "proxy.test"), (PROXY, "proxy.test")], "127.0.0.1")
+    wrapper = isolate.with_files(files)
+    with net.make(lambda: SessionProxy6(host=PROXY6)) as proxy:
+        url = f"socks6://proxy.test:{proxy.port}"
+        for _ in range(2):
+            good(connect(proxy, url, server.port, "--early", wrapper=wrapper)[0])
+    with net.make(lambda: SessionProxy6(host=PROXY, port=proxy.port)) as again:
+        again.sessions.update(proxy.sessions)
+        done, syns = connect(again, url, server.port, "--early", wrapper=wrapper)
+        good(done, b"cannot connect to proxy [2001:db8:1::1]")
+        assert syns[0] > 0 and len(syns) == 2
+        assert again.acted == 1 and again.rejected == 0
 
 
 @pytest.mark.parametrize("early", [True, False])
