@@ -57,9 +57,14 @@ void relay_drop_held(struct relay *relay, enum relay_side from)
 }
 
 /* As below, to a TLS stream. */
-static ssize_t send_encrypted(struct tls_stream *tls, struct relay_leg *to, const uint8_t *data, size_t len)
+static ssize_t send_encrypted(struct relay *relay, const uint8_t *data, size_t len)
 {
+    struct tls_stream *tls = relay->tls;
+    struct relay_leg *to = &relay->legs[RELAY_A];
     ssize_t sent = tls_send(tls, data, len);
+    if (sent > 0 && !tls_is_finished(tls)) {
+        loop_defer(relay->shared->loop, &relay->task); /* what is read may have had to wait for it */
+    }
     if (sent == -EAGAIN) {
         sent = 0;
     }
@@ -76,7 +81,7 @@ static ssize_t send_some(struct relay *relay, enum relay_side side, const uint8_
     struct tls_stream *tls = relay_tls_of(relay, side);
     ssize_t sent;
     if (tls != NULL) {
-        return send_encrypted(tls, to, data, len);
+        return send_encrypted(relay, data, len);
     }
     do {
         sent = send(to->io.fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);

@@ -7,6 +7,9 @@
  * A read(2) that came short has emptied the socket, and the next bytes will cause an event; so that nobody asks again, the
  * BIO says "later" until the next call of tls_recv(). (Exceptions: see relay_copy.c; there `to_end` is set.)
  *
+ * A record of an answer to early data that the socket took only half of has to go out before anything else: OpenSSL fails if
+ * the handshake, which may want to send a ticket, goes on meanwhile. So nothing is read then.
+ *
  * What a peer can make us do without saying anything is bounded: empty records and warnings by OpenSSL, key updates here.
  */
 #include "io/tls_stream.h"
@@ -68,6 +71,7 @@ struct tls_stream {
     bool is_drained : 1; /* the socket has nothing more, as far as this call is concerned */
     bool to_end : 1;     /* of this call */
     bool waits_for_room : 1;
+    bool is_stuck : 1;  /* see above */
     bool has_ended : 1; /* close_notify is out */
 };
 
@@ -406,6 +410,10 @@ ssize_t tls_recv(struct tls_stream *stream, void *buf, size_t len, bool to_end)
     if (stream->is_over) {
         return stream->outcome;
     }
+    if (stream->is_stuck) {
+        stream->waits_for_room = true;
+        return -EAGAIN;
+    }
     assert(loop->reader == NULL);
     loop->reader = stream;
     loop->got = 0;
@@ -486,6 +494,7 @@ ssize_t tls_send(struct tls_stream *stream, const void *buf, size_t len)
         if (rc != 1) {
             err = write_error(stream, rc, saved);
         }
+        stream->is_stuck = !stream->is_finished && err == -EAGAIN;
         done += n;
     }
     return done > 0 || err == 0 ? (ssize_t)done : err;

@@ -9,8 +9,8 @@
  * error: -ENODATA.
  *
  * For edge-triggered events: the caller remembers that a socket is readable or writable. After each tls_recv() it is
- * readable if tls_has_more() or, after -EAGAIN, if tls_waits_for_room(): then the next event of writing is to be
- * followed by tls_recv() again. Likewise what -EAGAIN of tls_send() or tls_end() waits for is the next event of reading
+ * readable if tls_has_more() or, after -EAGAIN, if tls_waits_for_room(): then the next event of writing, or a tls_send()
+ * that took something, is to be followed by tls_recv() again. Likewise what -EAGAIN of tls_send() or tls_end() waits for is the next event of reading
  * unless tls_waits_for_room().
  *
  * Ciphertext is read into a large buffer of the loop; a stream at rest owns none.

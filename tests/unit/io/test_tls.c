@@ -873,6 +873,45 @@ static void test_connections_without_memory_end(void **state)
     both_close(&both);
 }
 
+/* More of an answer than the socket takes, before the client has finished: nothing may be sent between its halves. */
+static void test_an_answer_to_early_data_may_fill_the_socket(void **state)
+{
+    static uint8_t out[16u << 20], in[sizeof out + 1];
+    struct both both;
+    char buf[10];
+    size_t sent = 0, got = 0;
+    ssize_t n;
+    (void)state;
+    both_open(&both);
+    connect_both(&both, false);
+    assert_int_equal(dial_early(&both, "early", buf, sizeof buf), 5);
+    stream_fill(5, 0, out, sizeof out);
+    while ((n = tls_send(both.stream, out + sent, sizeof out - sent)) > 0) {
+        sent += (size_t)n;
+    }
+    assert_int_equal(n, -EAGAIN);
+    assert_true(tls_waits_for_room(both.stream));
+    assert_false(tls_is_finished(both.stream));
+
+    assert_true(tls_client_goes_on(&both.client)); /* it finishes */
+    assert_int_equal(receive(&both, buf, sizeof buf), -EAGAIN);
+    assert_true(tls_waits_for_room(both.stream));
+    assert_false(tls_is_finished(both.stream));
+    while (got < sizeof out) {
+        while ((n = tls_client_read(&both.client, in + got, sizeof in - got)) > 0) {
+            got += (size_t)n;
+        }
+        assert_int_equal(n, 0);
+        n = sent < sizeof out ? tls_send(both.stream, out + sent, sizeof out - sent) : 0;
+        assert_true(n >= 0 || n == -EAGAIN);
+        sent += n > 0 ? (size_t)n : 0;
+        assert_int_equal(receive(&both, buf, sizeof buf), -EAGAIN);
+    }
+    assert_true(tls_is_finished(both.stream));
+    assert_memory_equal(in, out, sizeof out);
+    both_close(&both);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -894,6 +933,7 @@ int main(void)
         cmocka_unit_test(test_the_end_in_order_is_told_from_a_cut),
         cmocka_unit_test(test_everything_arrives_whatever_the_buffer),
         cmocka_unit_test(test_a_full_socket_takes_up_where_it_stopped),
+        cmocka_unit_test(test_an_answer_to_early_data_may_fill_the_socket),
         cmocka_unit_test(test_key_updates_are_followed_and_floods_of_them_end_it),
         cmocka_unit_test(test_settings_without_memory_are_an_error),
         cmocka_unit_test(test_connections_without_memory_end),
