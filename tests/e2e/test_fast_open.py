@@ -395,6 +395,44 @@ def test_request_with_a_token_acts_at_once_and_only_once(net, start):
     assert net.fast.accepted == before + 1
 
 
+REPLAYS = 1200
+
+
+def taken_with_a_syn(space):
+    """How many SYNs with data the kernel has taken there."""
+    names, values = (line.split()[1:] for line in space.run("cat", "/proc/net/netstat").splitlines() if line.startswith("TcpExt"))
+    return int(dict(zip(names, values))["TCPFastOpenPassive"])
+
+
+@pytest.mark.parametrize("with_token", [True, False])
+def test_a_flood_of_repeated_syns_acts_no_second_time(net, start, with_token):
+    """More than a thousand arrive as data of a SYN, on all workers, before and after a reload; the counters say so."""
+    settings = {"workers": 4, "limits": {"handshake": "5s", "connections_per_client": "none"}}
+    daemon = start(settings=settings, tfo=4096)
+    session, base = start_session(net, daemon)
+    options = s6.session_id(session) + (s6.expenditure(base) if with_token else b"")
+    request = s6.request(FAST4, net.port, options=options) + b"pay 1"
+    frame = record_syn(net, daemon, request)
+    daemon.access(2)
+    before, known, taken = net.fast.accepted, counters(daemon), taken_with_a_syn(net.proxy)
+    # A request whose token is rejected is none that is counted.
+    counter = "tokens_rejected" if with_token else "requests_waited"
+    with net.open_handshakes(), net.client.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as sender:
+        sender.bind(("c-p", 0))
+        for number in range(REPLAYS):
+            if number == REPLAYS // 2:
+                daemon.reload()
+            sender.send(with_source_port(frame, 20000 + number))
+            if number % 100 == 99:
+                arrived = number + 1
+                wait_until(lambda: counters(daemon)[counter] - known[counter] == arrived,
+                           lambda: f"{arrived} repeated SYNs: {counters(daemon)}")
+        found = counters(daemon)
+    assert taken_with_a_syn(net.proxy) - taken == REPLAYS
+    assert found["connected"] == 1 and net.fast.accepted == before
+    assert found["requests_in_syn"] - known["requests_in_syn"] == (0 if with_token else REPLAYS)
+
+
 def test_request_without_a_token_waits_in_a_session_too(net, start):
     daemon = start()
     session, _ = start_session(net, daemon)
