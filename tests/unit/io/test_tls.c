@@ -370,7 +370,7 @@ static void test_what_is_not_tls_is_named(void **state)
     assert_int_equal(both.failed, 0);
     /* Half a ClientHello. */
     dial(&both, false);
-    (void)write(both.client.fd, "\26\3\1\1\0\1\0", 7);
+    assert_int_equal(write(both.client.fd, "\26\3\1\1\0\1\0", 7), 7);
     assert_int_equal(receive(&both, &byte, 1), -EAGAIN);
     assert_int_equal(shutdown(both.client.fd, SHUT_WR), 0);
     assert_int_equal(receive(&both, &byte, 1), -ENODATA);
