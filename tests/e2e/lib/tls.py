@@ -110,7 +110,11 @@ class Tls:
         wants = [self.sock] if self.rest or self.outgoing.pending else []
         readable, writable, _ = select.select([self.sock], wants, [], DEADLINE)
         if readable:
-            self.incoming.write(self.sock.recv(1 << 18))
+            data = self.sock.recv(1 << 18)
+            if data:
+                self.incoming.write(data)
+            else:
+                self.incoming.write_eof()
         if writable:
             self.rest = self.rest or self.outgoing.read(1 << 18)
             self.rest = self.rest[self.sock.send(self.rest):]
