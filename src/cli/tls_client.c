@@ -152,7 +152,7 @@ static bool make_bio(struct tls_client *tls)
 {
     BIO *bio;
 
-    tls->method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "socks6 client");
+    tls->method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "socks6 client");
     if (tls->method == NULL || BIO_meth_set_write(tls->method, bio_write) != 1 ||
         BIO_meth_set_read(tls->method, bio_read) != 1 || BIO_meth_set_ctrl(tls->method, bio_ctrl) != 1) {
         return false;

@@ -69,7 +69,7 @@ static long bio_ctrl(BIO *bio, int command, long number, void *pointer)
 
 static BIO_METHOD *method_new(void)
 {
-    BIO_METHOD *method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "socks6 dns");
+    BIO_METHOD *method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "socks6 dns");
 
     if (method != NULL && BIO_meth_set_write(method, bio_write) == 1 && BIO_meth_set_read(method, bio_read) == 1 &&
         BIO_meth_set_ctrl(method, bio_ctrl) == 1) {
