@@ -119,7 +119,7 @@ static int fail_server(const struct config_place *place, const struct yaml_node 
         path = draft->tls->client_ca;
         break;
     }
-    return config_fail(place, node->line, node->column, "%s %s", config_show(path), error->why);
+    return config_fail(place, node->line, node->column, "%s %s", config_show_path(path), error->why);
 }
 
 static int make_server(const struct config_place *place, const struct yaml_node *node, const struct tls_draft *draft)

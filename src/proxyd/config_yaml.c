@@ -13,7 +13,9 @@
 #include <yaml.h>
 
 #define BLOCK_SIZE 16384u
-#define SHOW_MAX 200u
+/* So much of a value is shown in an error, and so much of a path. */
+#define SHOW_MAX 80u
+#define SHOW_PATH_MAX 240u
 #define SHOW_BUFFERS 4
 
 struct yaml_block {
@@ -86,20 +88,32 @@ int config_fail_elsewhere(const struct config_place *place, const char *text)
     return -1;
 }
 
-const char *config_show(const char *text)
+/* At most `max` bytes of it, SHOW_PATH_MAX or fewer. */
+static const char *show(const char *text, size_t max)
 {
-    static _Thread_local char buffers[SHOW_BUFFERS][(size_t)SHOW_MAX * 4 + sizeof "'...'"];
+    static _Thread_local char buffers[SHOW_BUFFERS][(size_t)SHOW_PATH_MAX * 4 + sizeof "'...'"];
     static _Thread_local unsigned turn;
     char *buffer = buffers[turn++ % SHOW_BUFFERS];
-    size_t len = strnlen(text, SHOW_MAX + 1);
-    char cut[SHOW_MAX + 1];
+    size_t shown_len = strnlen(text, max);
+    bool is_cut = text[shown_len] != '\0';
+    char cut[SHOW_PATH_MAX + 1];
 
-    memcpy(cut, text, len > SHOW_MAX ? SHOW_MAX : len);
-    cut[len > SHOW_MAX ? SHOW_MAX : len] = '\0';
+    memcpy(cut, text, shown_len);
+    cut[shown_len] = '\0';
     buffer[0] = '\'';
-    len = 1 + copy_safe(buffer + 1, (size_t)SHOW_MAX * 4 + 1, cut);
-    memcpy(buffer + len, strlen(text) > SHOW_MAX ? "...'" : "'", strlen(text) > SHOW_MAX ? 5 : 2);
+    size_t len = 1 + copy_safe(buffer + 1, (size_t)SHOW_PATH_MAX * 4 + 1, cut);
+    memcpy(buffer + len, is_cut ? "...'" : "'", is_cut ? 5 : 2);
     return buffer;
+}
+
+const char *config_show(const char *text)
+{
+    return show(text, SHOW_MAX);
+}
+
+const char *config_show_path(const char *path)
+{
+    return show(path, SHOW_PATH_MAX);
 }
 
 bool yaml_is_null(const struct yaml_node *node)

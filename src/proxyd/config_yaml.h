@@ -54,6 +54,8 @@ int config_fail_elsewhere(const struct config_place *place, const char *text);
  * good for one call of config_fail().
  */
 const char *config_show(const char *text);
+/* The same for a path, most of which is shown whole. */
+const char *config_show_path(const char *path);
 
 /* 0, or -1 with the error written. `out` is to be freed with yaml_tree_done() in both cases. */
 SOCKS6_MUST_CHECK int yaml_tree_load(struct yaml_tree *out, const char *text, size_t len,
