@@ -84,7 +84,7 @@ pythons()
 # The checks of .clang-tidy; WarningsAsErrors there decides what is an error.
 clang_tidy()
 {
-    configure_clang && ninja -C build/clang || return 1
+    configure_clang && ninja --quiet -C build/clang || return 1
     files '*.c' lib src | xargs -P "$(nproc)" -n 1 timeout 300 clang-tidy --quiet -p build/clang
 }
 

@@ -153,10 +153,9 @@ static void carry_out(struct accounts *accounts, struct accounts_change *change)
 
 static struct file_state look_at(const char *path)
 {
-    struct file_state state;
+    struct file_state state = {0};
     struct stat status;
 
-    memset(&state, 0, sizeof state); /* for memcmp(): no stray bytes between the members */
     if (stat(path, &status) != 0) {
         state.error = errno;
         return state;
@@ -169,9 +168,15 @@ static struct file_state look_at(const char *path)
     return state;
 }
 
+static bool is_same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
 static bool is_same_state(const struct file_state *a, const struct file_state *b)
 {
-    return memcmp(a, b, sizeof *a) == 0;
+    return a->device == b->device && a->inode == b->inode && a->size == b->size && a->error == b->error &&
+           is_same_time(&a->modified, &b->modified) && is_same_time(&a->changed, &b->changed);
 }
 
 static void read_users(struct accounts *accounts)

@@ -228,7 +228,7 @@ static bool is_at_ipv6(const struct builder *builder, const yaml_mark_t *mark, y
 /* Whether the file ends at `mark` with a bracket open. */
 static bool is_unclosed(const struct builder *builder, const yaml_mark_t *mark, const char *context)
 {
-    return builder->depth > 0 && strstr(context, "flow") != NULL &&
+    return builder->depth > 0 && builder->open[builder->depth - 1].node != NULL && strstr(context, "flow") != NULL &&
            line_at(builder, mark) == builder->text + builder->len;
 }
 

@@ -69,9 +69,7 @@ enum conn_step conn_start_lingering(struct conn *conn)
 /* Until close_notify is out, or cannot be sent at all. In early data it has to wait for the client. */
 static enum conn_step end_tls(struct conn *conn)
 {
-    int err;
-
-    while ((err = tls_end(conn->tls)) == -EAGAIN) {
+    while (tls_end(conn->tls) == -EAGAIN) {
         if (tls_waits_for_room(conn->tls)) {
             conn->writable = false;
             return CONN_WAIT;
