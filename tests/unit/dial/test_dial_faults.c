@@ -46,6 +46,7 @@ static _Thread_local struct {
     int count[CALL_FCNTL + 1];
     size_t send_max; /* the most bytes that one sendmsg() takes; 0 = no limit */
     int self_connected;
+    int may_miss; /* how many calls there are is a matter of time: there may be too few for a fault */
 } plan;
 
 static int is_hit(enum call call)
@@ -214,6 +215,11 @@ static void assert_bad(int status, const char *error)
     plan.armed = 1;
     got = socks6_dial(&config, &result);
     plan.armed = 0;
+    if (plan.may_miss && plan.count[plan.call] <= plan.from && got == SOCKS6_DIAL_OK) {
+        close(result.fd);
+        fake_done(&fake);
+        return;
+    }
     if (got != status || strstr(result.error, error) == NULL) {
         fail_msg("status %d: \"%s\" instead of \"%s\"", got, result.error, error);
     }
@@ -297,9 +303,13 @@ static void test_failures_are_told(void **state)
 static void test_stolen_bytes_are_noticed(void **state)
 {
     (void)state;
-    /* The first look may come before the answer; so every later call of recv() but a successful look is hit in turn. */
+    /*
+     * The first look may come before the answer, or not; so every later call of recv() is hit in turn. The second one is
+     * always made: a look, or the taking of what the first one saw.
+     */
     for (int n = 1; n <= 3; n++) {
         plan_fault(CALL_RECV, n, 99, 0);
+        plan.may_miss = n > 1;
         assert_bad(SOCKS6_DIAL_PROXY_FAILED, "proxy 127.0.0.1:");
     }
 }
