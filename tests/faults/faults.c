@@ -3,18 +3,27 @@
  *
  * The test that started it controls it through a file both have mapped (its path is in SOCKS6_FAULTS): which call is to fail, the how-manieth, how
  * often, and with which error. Without the variable nothing fails. Calls that libraries make inside of themselves are not wrapped.
+ *
+ * The same file switches off what keeps replays from acting, so that the tests of replays can prove that they would notice; and it chooses where the
+ * windows of tokens begin.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include "proxyd/door.h"
+#include "proxyd/store.h"
 
 /* Numbers that the test knows by the order of these names. */
 enum fault {
@@ -49,6 +58,9 @@ struct control {
     _Atomic int32_t error;  /* errno */
     _Atomic uint32_t hits;  /* calls that failed */
     _Atomic uint32_t calls[FAULT_COUNT];
+    _Atomic uint32_t no_token_check; /* not 0: every token of a session is accepted, as often as it comes */
+    _Atomic uint32_t no_wait;        /* not 0: requests without a token act as soon as those with one */
+    _Atomic uint32_t has_base, base; /* has_base not 0: windows of tokens begin at `base` */
 };
 
 static struct control *control;
@@ -119,3 +131,46 @@ WRAP(int, pipe2, FAULT_PIPE2, -1, (int fds[2], int flags), (fds, flags))
 WRAP(int, fcntl64, FAULT_FCNTL, -1, (int fd, int command, long value), (fd, command, value))
 WRAP(void *, mmap64, FAULT_MMAP, MAP_FAILED, (void *at, size_t len, int prot, int flags, int fd, off_t offset),
      (at, len, prot, flags, fd, offset))
+
+/* ---- what keeps replays from acting ---- */
+
+enum store_timing __real_store_token_spend(struct store *store, struct store_query *query, struct socks6_slice id,
+                                           const char *realm, uint32_t token);
+enum store_timing __wrap_store_token_spend(struct store *store, struct store_query *query, struct socks6_slice id,
+                                           const char *realm, uint32_t token);
+enum store_timing __wrap_store_token_spend(struct store *store, struct store_query *query, struct socks6_slice id,
+                                           const char *realm, uint32_t token)
+{
+    enum store_timing timing = __real_store_token_spend(store, query, id, realm, token);
+    if (control != NULL && atomic_load(&control->no_token_check) != 0 && timing == STORE_NOW &&
+        query->answer.status == STORE_OK)
+        query->answer.accepted = true;
+    return timing;
+}
+
+/* Asked for who may act before the client's handshake has ended; the copy is good until the next call. */
+const struct door_request *__real_door_request(const struct door *door);
+const struct door_request *__wrap_door_request(const struct door *door);
+const struct door_request *__wrap_door_request(const struct door *door)
+{
+    static _Thread_local struct door_request copy;
+    const struct door_request *request = __real_door_request(door);
+    if (control == NULL || atomic_load(&control->no_wait) == 0)
+        return request;
+    copy = *request;
+    copy.token_spent = true;
+    return &copy;
+}
+
+/* The base of a window is all that the store draws from four random bytes. */
+ssize_t __real_getrandom(void *buf, size_t len, unsigned flags);
+ssize_t __wrap_getrandom(void *buf, size_t len, unsigned flags);
+ssize_t __wrap_getrandom(void *buf, size_t len, unsigned flags)
+{
+    if (control != NULL && len == sizeof(uint32_t) && atomic_load(&control->has_base) != 0) {
+        uint32_t base = atomic_load(&control->base);
+        memcpy(buf, &base, sizeof base);
+        return (ssize_t)len;
+    }
+    return __real_getrandom(buf, len, flags);
+}

@@ -8,6 +8,7 @@ NAMES = ["none", "malloc", "calloc", "realloc", "accept4", "socket", "connect", 
          "getpeername", "epoll_ctl", "recv", "send", "shutdown", "recvmsg",
          "splice", "pipe2", "fcntl", "mmap"]
 _ARMED, _SKIP, _COUNT, _ERROR, _HITS, _CALLS = (4 * n for n in range(6))
+_NO_TOKEN_CHECK, _NO_WAIT, _HAS_BASE, _BASE = (_CALLS + 4 * (len(NAMES) + n) for n in range(4))
 
 
 class Faults:
@@ -44,3 +45,13 @@ class Faults:
 
     def calls(self, name):
         return self._get(_CALLS + 4 * NAMES.index(name))
+
+    def switch_off(self, *checks):
+        """Of "token" (a token is accepted once) and "wait" (a request without one waits for the client's handshake) these; no names = none."""
+        self._put(_NO_TOKEN_CHECK, "token" in checks)
+        self._put(_NO_WAIT, "wait" in checks)
+
+    def choose_base(self, base):
+        """Windows of tokens begin there from now on."""
+        struct.pack_into("=I", self.map, _BASE, base)
+        self._put(_HAS_BASE, 1)
