@@ -11,7 +11,8 @@ import pytest
 
 from lib import socks6 as s6
 from lib.clients import finish6, socks6_dial
-from lib.daemon import Daemon, base_config, run_daemon
+from lib.daemon import Daemon, base_config, faults_binary, run_daemon
+from lib.faults import Faults
 from lib.net import dial, listening, nobody_is_waiting, recv_all, recv_exact, wait_until
 from lib.tls import Authority, Tls, client_context
 from lib.users import Users
@@ -491,6 +492,26 @@ def test_of_copies_that_race_over_several_workers_one_wins(anonymous):
 def test_of_ten_thousand_spends_each_token_has_one_winner(anonymous):
     wins = race(anonymous.addr, 160)
     assert len(wins) * 8 >= 10 ** 4 and set(wins.values()) == {1}
+
+
+def race_over_the_wrap(daemon, tmp_path, rounds):
+    """Windows begin anywhere, so that nobody relies on it; the build with faults lets this one begin where the race passes 2^32."""
+    faults = Faults(tmp_path / "control")
+    proxy = daemon(workers=4, binary=faults_binary(), env={"SOCKS6_FAULTS": faults.path})
+    faults.choose_base(TOKENS - rounds * 8 // 2)
+    wins = race(proxy.addr, rounds)
+    assert min(wins) == TOKENS - rounds * 8 // 2 and max(wins) == TOKENS + rounds * 8 // 2 - 1
+    assert set(wins.values()) == {1}
+    return len(wins)
+
+
+def test_of_copies_that_race_over_the_wrap_one_wins(daemon, tmp_path):
+    race_over_the_wrap(daemon, tmp_path, 20)
+
+
+@pytest.mark.full
+def test_of_ten_thousand_spends_over_the_wrap_each_token_has_one_winner(daemon, tmp_path):
+    assert race_over_the_wrap(daemon, tmp_path, 160) * 8 >= 10 ** 4
 
 
 def flood(proxy, count, threads=4):
