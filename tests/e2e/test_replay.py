@@ -13,7 +13,8 @@ import pytest
 from lib import socks6 as s6
 from lib.daemon import Daemon, base_config, client_binary, environment, faults_binary
 from lib.faults import Faults
-from lib.replay import Ledger, Recorder, first_flight, repeat, totals, status
+from lib.replay import Ledger, Recorder, first_flight, repeat
+from lib.status import status, totals
 from lib.tls import Authority, SClient
 
 GOAL = 10 ** 4

@@ -2,13 +2,12 @@
 
 import collections
 import contextlib
-import json
 import select
 import socket
-import threading
 
 from .net import dial, reset, wait_until
 from .servers import Server
+from .status import totals
 
 
 class Recorder(Server):
@@ -71,19 +70,6 @@ def first_flight(stream):
     end = at + 5 + int.from_bytes(stream[at + 3:at + 5], "big")
     assert end <= len(stream)
     return bytes(stream[:end])
-
-
-def status(path):
-    """The daemon's counters, from its status socket."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(30)
-        sock.connect(str(path))
-        with sock.makefile("rb") as file:
-            return json.load(file)
-
-
-def totals(path):
-    return status(path)["totals"]
 
 
 AT_ONCE = 250
