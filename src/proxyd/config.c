@@ -224,6 +224,28 @@ static int command_line_listeners(struct config_snapshot *snapshot, const char *
     return 0;
 }
 
+static void number_listeners(struct config *config)
+{
+    for (size_t i = 0; i < config->listener_count; i++) {
+        for (size_t j = 0; j < i; j++) {
+            if (socks6_addr_equal(&config->listeners[j].address, &config->listeners[i].address)) {
+                config->listeners[i].nth++;
+            }
+        }
+    }
+}
+
+const struct config_listener *config_find_listener(const struct config *config, const struct socks6_addr *address,
+                                                   unsigned nth)
+{
+    for (size_t i = 0; i < config->listener_count; i++) {
+        if (config->listeners[i].nth == nth && socks6_addr_equal(&config->listeners[i].address, address)) {
+            return &config->listeners[i];
+        }
+    }
+    return NULL;
+}
+
 /* That those who are to log in by a certificate are asked for one somewhere. */
 static int check_certificates(const struct config_place *place, const struct config *config)
 {
@@ -261,6 +283,7 @@ static int load(const struct config_place *place, const char *text, size_t len, 
         err = take_listeners(place, &draft);
     }
     if (err == 0) {
+        number_listeners(&draft.snapshot->config);
         err = check_certificates(place, &draft.snapshot->config);
     }
     if (err == 0) {

@@ -38,6 +38,7 @@ struct tls_server;
 
 struct config_listener {
     struct socks6_addr address; /* IPv4 or IPv6; port 0 = any free one */
+    unsigned nth;               /* listeners of this address in front of it: not 0 only with port 0 */
     struct config_tls *tls;     /* NULL = without */
     unsigned protocols;         /* enum config_protocol; default all */
     bool open;                  /* may serve everybody off loopback */
@@ -212,6 +213,10 @@ void config_set_verbosity(const struct config *config, enum config_verbosity ver
 SOCKS6_MUST_CHECK bool config_status_path(const struct config_status *status, char *buf, size_t size);
 
 /* Counted references; any thread. Release takes NULL. */
+/* The listener that a reload takes for the same: of this address, and as many of it stand in front. NULL = there is none. */
+const struct config_listener *config_find_listener(const struct config *config, const struct socks6_addr *address,
+                                                   unsigned nth);
+
 const struct config *config_retain(const struct config *config);
 void config_release(const struct config *config);
 

@@ -227,10 +227,10 @@ static struct socks6_addr *find_bound(const struct daemon *daemon, const struct 
         if (sockets_address(sockets, i, &bound[i]) || daemon->bound == NULL) {
             continue;
         }
-        for (size_t j = 0; j < daemon->config->listener_count; j++) {
-            if (socks6_addr_equal(&daemon->config->listeners[j].address, &config->listeners[i].address)) {
-                bound[i] = daemon->bound[j];
-            }
+        const struct config_listener *open =
+            config_find_listener(daemon->config, &config->listeners[i].address, config->listeners[i].nth);
+        if (open != NULL) {
+            bound[i] = daemon->bound[open - daemon->config->listeners];
         }
     }
     return bound;

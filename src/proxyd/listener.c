@@ -236,6 +236,7 @@ int listener_open(struct worker *worker, const struct config_listener *config, i
         listener->io = (struct loop_io){.ready = on_ready, .fd = fd};
         listener->retry.expired = on_retry;
         listener->configured = config->address;
+        listener->nth = config->nth;
         listener->batch = 1;
         err = new_place(worker, &listener->address, &listener->place);
     }

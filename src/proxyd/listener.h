@@ -25,6 +25,7 @@ struct listener {
     struct loop_io io;
     struct loop_timer retry;       /* armed while paused */
     struct socks6_addr configured; /* port 0 if any was asked for */
+    unsigned nth;                  /* with it what a reload knows the listener by: see struct config_listener */
     struct socks6_addr address;    /* where it really listens */
     uint16_t place;                /* that address for those that outlive the listener */
     unsigned batch;                /* so many are accepted at a wake-up */

@@ -18,14 +18,9 @@ struct sockets {
     int fds[]; /* [worker][listener] */
 };
 
-static bool was_open(const struct config *old, const struct socks6_addr *address)
+static bool was_open(const struct config *old, const struct config_listener *listener)
 {
-    for (size_t i = 0; old != NULL && i < old->listener_count; i++) {
-        if (socks6_addr_equal(&old->listeners[i].address, address)) {
-            return true;
-        }
-    }
-    return false;
+    return old != NULL && config_find_listener(old, &listener->address, listener->nth) != NULL;
 }
 
 static const char *hint_for(int error)
@@ -75,7 +70,7 @@ static void log_closed(const struct config *config, const struct config *old)
     char text[SOCKS6_ADDR_TEXT_MAX];
 
     for (size_t i = 0; old != NULL && i < old->listener_count; i++) {
-        if (!was_open(config, &old->listeners[i].address)) {
+        if (!was_open(config, &old->listeners[i])) {
             (void)socks6_addr_format(&old->listeners[i].address, text, sizeof text);
             log_info("no longer listening on %s", text);
         }
@@ -99,7 +94,9 @@ int sockets_open(const struct config *config, const struct config *old, unsigned
     size_t left_out = 0;
     for (size_t i = 0; i < config->listener_count; i++) {
         const struct socks6_addr *address = &config->listeners[i].address;
-        int err = was_open(old, address) ? 0 : open_listener(sockets, i, address, config->listeners[i].tls != NULL);
+        int err = was_open(old, &config->listeners[i])
+                      ? 0
+                      : open_listener(sockets, i, address, config->listeners[i].tls != NULL);
         if (err == 0) {
             continue;
         }

@@ -71,16 +71,6 @@ static void drain(struct worker *worker, bool now)
     stop_if_done(worker);
 }
 
-static const struct config_listener *find_listener(const struct config *config, const struct socks6_addr *configured)
-{
-    for (size_t i = 0; i < config->listener_count; i++) {
-        if (socks6_addr_equal(&config->listeners[i].address, configured)) {
-            return &config->listeners[i];
-        }
-    }
-    return NULL;
-}
-
 /* Listeners that stay keep their socket and what waits in it; the others go, new ones come. */
 static void reload(struct worker *worker, const struct config *config, const int *fds)
 {
@@ -89,7 +79,7 @@ static void reload(struct worker *worker, const struct config *config, const int
     config_release(worker->config);
     worker->config = config;
     for (struct listener *listener = worker->listeners; listener != NULL; listener = next) {
-        const struct config_listener *kept = find_listener(config, &listener->configured);
+        const struct config_listener *kept = config_find_listener(config, &listener->configured, listener->nth);
         next = listener->next;
         if (kept != NULL) {
             listener_configure(listener, kept);

@@ -10,7 +10,8 @@ import threading
 import pytest
 
 from lib import socks6 as s6
-from lib.daemon import run_daemon, write_config
+from lib.clients import noop6
+from lib.daemon import base_config, run_daemon, write_config
 from lib.net import dial, has_ended, listening, pattern, recv_all, recv_exact, recv_until_end, reset, sha, wait_until
 from lib.tls import Authority, SClient, Tls, client_context, openssl
 
@@ -551,6 +552,37 @@ def test_a_new_certificate_is_served_and_connections_live_on(daemon, authority, 
         assert recv_exact(server, 3) == b"two"
         server.sendall(b"three")
         assert read_exact(client, 5) == b"three"
+
+
+def test_listeners_at_any_free_port_are_not_confused_by_a_reload(daemon, authority, context):
+    """Their addresses are the same in the configuration; their order tells them apart."""
+    proxy = daemon(listeners=[listener(authority), "127.0.0.1:0"])
+    tls, plain = proxy.listeners()[:2]
+    config = base_config([listener(authority), "127.0.0.1:0"])
+
+    def both_serve(tls, plain):
+        Tls(tls, context).close()
+        return noop6(plain) == s6.SUCCESS
+    mark = proxy.mark()
+    for _ in range(2):
+        proxy.reload(config)
+        assert all(both_serve(tls, plain) for _ in range(10))
+    config["listeners"].append({"address": "127.0.0.1:0"})
+    proxy.reload(config)
+    third, = proxy.listeners(mark)
+    assert both_serve(tls, third) and both_serve(tls, plain)
+    del config["listeners"][1:]
+    proxy.reload(config)
+    wait_until(lambda: refuses(plain) and refuses(third), "the end of two of them")
+    Tls(tls, context).close()
+
+
+def refuses(addr):
+    try:
+        dial(addr).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_a_listener_changes_between_plain_and_tls(daemon, authority, context, echo):
