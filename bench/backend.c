@@ -3,7 +3,7 @@
  *
  *   backend TALLY_FILE
  *
- * echo sends back what comes, sink takes it (and counts it in TALLY_FILE, see common.h), source sends without end, dns
+ * echo sends back what comes, sink takes it (and counts it in TALLY_FILE, see common.h), source sends zeros without end, dns
  * answers questions (see dns.h; counted as well). It prints the ports as one line of JSON and serves until it is killed
  * or its parent ends.
  */
@@ -33,6 +33,7 @@ struct conn {
 };
 
 static uint8_t *chunk;
+static const uint8_t *zeros;
 static struct tally *tally;
 
 static void watch(int epoll, struct conn *conn, uint32_t events)
@@ -124,7 +125,7 @@ static void accept_all(int epoll, const struct conn *listener)
 static bool serve(const struct conn *conn)
 {
     if (conn->role == SOURCE) {
-        return send(conn->fd, chunk, CHUNK_LEN, MSG_NOSIGNAL) >= 0 || errno == EAGAIN;
+        return send(conn->fd, zeros, CHUNK_LEN, MSG_NOSIGNAL) >= 0 || errno == EAGAIN;
     }
     ssize_t got = recv(conn->fd, chunk, CHUNK_LEN, 0);
     if (got <= 0) {
@@ -147,6 +148,7 @@ int main(int argc, char **argv)
     raise_fd_limit();
     tally = map_tally(argv[1]);
     chunk = need_memory(1, CHUNK_LEN);
+    zeros = need_memory(1, CHUNK_LEN);
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     struct conn listeners[ROLE_COUNT] = {{0}};
     printf("{\"echo\": %d, ", listen_as(epoll, &listeners[ECHO], ECHO));

@@ -43,11 +43,12 @@ enum kind { HS, RR, UP, DOWN, IDLE, PROBE, KIND_COUNT };
 static const char *const kind_names[KIND_COUNT] = {"hs", "rr", "up", "down", "idle", "probe"};
 
 /*
- * PLAIN is also a relay that asks for nothing; ONCE is SOCKS 6 with the first data in the segment of the request; FAST has
- * both in the SYN (TCP Fast Open) and asks the proxy to do the same. Without a cookie it is SOCKS6.
+ * PLAIN is also a relay that asks for nothing; ONCE is SOCKS 6 with the first data in the segment of the request, LOGIN the
+ * same with name and password; FAST has both in the SYN (TCP Fast Open) and asks the proxy to do the same. Without a cookie it is SOCKS6.
  */
-enum proto { PLAIN, SOCKS5, SOCKS6, ONCE, FAST, PROTO_COUNT };
-static const char *const proto_names[PROTO_COUNT] = {"plain", "socks5", "socks6", "socks6-once", "socks6-tfo"};
+enum proto { PLAIN, SOCKS5, SOCKS6, ONCE, LOGIN, FAST, PROTO_COUNT };
+static const char *const proto_names[PROTO_COUNT] = {"plain",       "socks5",       "socks6",
+                                                     "socks6-once", "socks6-login", "socks6-tfo"};
 
 enum step { CLOSED, CONNECTING, GREETED, ASKED, READY };
 
@@ -219,16 +220,19 @@ static void ask(struct conn *conn)
     }
     static unsigned number;
     struct sockaddr_in to = ipv4(to_host + number++ % to_count, to_port);
-    uint8_t request[SOCKS6_REQUEST_LEN + MESSAGE_LEN] = {5, 1, 0, 1};
+    uint8_t request[SOCKS6_LOGIN_REQUEST_LEN + MESSAGE_LEN] = {5, 1, 0, 1};
     size_t len = 10;
     if (proto == SOCKS5) {
         memcpy(request + 4, &to.sin_addr, 4);
         memcpy(request + 8, &to.sin_port, 2);
+    } else if (proto == LOGIN) {
+        socks6_login_request(&to, request);
+        len = SOCKS6_LOGIN_REQUEST_LEN;
     } else {
         socks6_request(&to, request);
         len = SOCKS6_REQUEST_LEN;
     }
-    if (proto == ONCE && kind != UP && kind != DOWN) {
+    if ((proto == ONCE || proto == LOGIN) && kind != UP && kind != DOWN) {
         len += message_len();
         conn->is_data_sent = true;
     }

@@ -28,6 +28,7 @@ def parse(arguments):
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"names: {', '.join(GROUPS)}, or single measures:\n  {', '.join([*MEASURES, IDLE])}\n"
                f"targets:\n  {', '.join(TARGETS)}\n"
+               "only when named: tls (TLS beside HAProxy, and what a login costs)\n"
                "time to first byte over long ways: ./dev bench rtt (rtt --help)")
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all)")
     parser.add_argument("--quick", action="store_true", help="minutes instead of half an hour; ratios are indicative")

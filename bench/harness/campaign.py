@@ -101,7 +101,7 @@ class Campaign:
                 self._idle_round(number)
         self._start_all()
         names = [name for name in self.plan if name != IDLE and name not in self.skipped_measures]
-        samples = sum(len(self.plan[name]) for name in names)
+        samples = sum(len(self.plan[name]) * MEASURES[name].per_round for name in names)
         cost = self.options.seconds + self.options.warm + 0.15
         for number in range(self.options.rounds):
             if not names:
@@ -110,6 +110,7 @@ class Campaign:
             self.say(f"round {number + 1} of {self.options.rounds}: {samples} samples; about {left / 60:.1f} minutes left")
             random.shuffle(names)
             for name in names:
-                if self._time_is_up(len(self.plan[name]) * cost):
-                    return
-                self._measure_round(name, number)
+                for part in range(MEASURES[name].per_round):
+                    if self._time_is_up(len(self.plan[name]) * cost):
+                        return
+                    self._measure_round(name, number * MEASURES[name].per_round + part)

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 
 # Protocol that the load generator speaks, by target; the server process that it speaks to.
 PLAIN, SOCKS5, SOCKS6, ONCE, FAST = "plain", "socks5", "socks6", "socks6-once", "socks6-tfo"
+LOGIN, TOKEN = "socks6-login", "socks6-token"
 
 
 @dataclass(frozen=True)
@@ -11,7 +12,7 @@ class Target:
     title: str
     proto: str
     server: str = ""  # name of the process in servers.py; "" is none
-    group: str = "peer"  # ours, socks, plain, dns, none
+    group: str = "peer"  # ours, socks, plain, tls, dns, none
     always: bool = True  # part of a run unless asked for by name
 
 
@@ -34,20 +35,32 @@ TARGETS = {target.name: target for target in [
     Target("unbound", "unbound, asked directly", PLAIN, "unbound", "dns"),
     Target("socks6d", "socks6d, DNS service", SOCKS6, "socks6d", "ours"),
     Target("socks6d-again", "socks6d, DNS service (again: A/A)", SOCKS6, "socks6d-again", "ours"),
+    Target("tls-socks6", "socks6d, SOCKS 6 over TLS", SOCKS6, "socks6d-tls", "ours"),
+    Target("tls-socks6-again", "socks6d, SOCKS 6 over TLS (again: A/A)", SOCKS6, "socks6d-tls-again", "ours"),
+    Target("tls-socks6-token", "socks6d, SOCKS 6 over TLS, tokens", TOKEN, "socks6d-tls", "ours"),
+    Target("tls-haproxy", "HAProxy, TLS (no SOCKS)", PLAIN, "haproxy-tls", "tls"),
+    Target("tls-pump", "two bare pumps (bench/tls_pump.c)", PLAIN, "tls-pump", "none"),
+    Target("anonymous", "socks6d, anonymous", ONCE, "socks6d", "ours"),
+    Target("anonymous-again", "socks6d, anonymous (again: A/A)", ONCE, "socks6d-again", "ours"),
+    Target("password", "socks6d, name and password", LOGIN, "socks6d-password", "ours"),
 ]}
 RELAY_CONTROL, DNS_CONTROL = ("socks5", "socks5-again"), ("socks6d", "socks6d-again")
+TLS_CONTROL, LOGIN_CONTROL = ("tls-socks6", "tls-socks6-again"), ("anonymous", "anonymous-again")
 
 
 @dataclass(frozen=True)
 class Measure:
     name: str
     title: str
-    kind: str  # as load.c or dns_load.c has it
+    kind: str  # as load.c, dns_load.c or tls_load.c has it
     conns: int
     world: str = "local"
     targets: tuple = ()
     always: bool = True
     in_flight: int = 0  # DNS: questions of each connection at a time
+    is_tls: bool = False  # of tls_load.c
+    control: tuple = RELAY_CONTROL  # the target that is measured twice, and its second name
+    per_round: int = 1  # samples of each target, one after the other
 
     @property
     def is_bulk(self):
@@ -58,9 +71,9 @@ class Measure:
         return self.kind in ("cached", "uncached")
 
     @property
-    def control(self):
-        """The target that is measured twice, and its second name."""
-        return DNS_CONTROL if self.is_dns else RELAY_CONTROL
+    def part(self):
+        """Of the results: those of the DNS service, of TLS and authentication, and the others are published apart."""
+        return "DNS" if self.is_dns else "TLS" if self.is_tls or self.control == LOGIN_CONTROL else ""
 
     @property
     def rate_unit(self):
@@ -90,10 +103,31 @@ def _dns_measures():
     for kind in ("cached", "uncached"):
         for conns, in_flight in DNS_IN_FLIGHT.items():
             title = f"DNS over TCP, {kind}, {_connections(conns)}, {in_flight} questions in flight on each"
-            yield Measure(f"dns-{kind}{conns}", title, kind, conns, targets=DNS, in_flight=in_flight)
+            yield Measure(f"dns-{kind}{conns}", title, kind, conns, targets=DNS, in_flight=in_flight,
+                          control=DNS_CONTROL)
     for conns in DNS_IN_FLIGHT:
         title = f"DNS over TCP, cached, {_connections(conns)}, one question after the other"
-        yield Measure(f"dns-single{conns}", title, "cached", conns, targets=DNS, always=False, in_flight=1)
+        yield Measure(f"dns-single{conns}", title, "cached", conns, targets=DNS, always=False, in_flight=1, control=DNS_CONTROL)
+
+
+TLS_RELAYS = (*TLS_CONTROL, "tls-haproxy")
+TLS_BULK = (*TLS_RELAYS, "tls-pump")
+TLS_HANDSHAKES = {"full": "full handshakes", "resumed": "resumed handshakes", "early": "early data"}
+LOGINS = (*LOGIN_CONTROL, "password")
+LOGIN_PAIRS = 15  # of samples, for the goal to be judged
+
+
+def _tls_measures():
+    for conns, streams in ((1, "1 stream"), (16, "16 streams")):
+        for kind, way in (("up", "to the server"), ("down", "to the client")):
+            yield Measure(f"tls-{kind}{conns}", f"Bulk over TLS {way}, {streams}", kind, conns, targets=TLS_BULK, always=False,
+                          is_tls=True, control=TLS_CONTROL)
+    for kind, what in TLS_HANDSHAKES.items():
+        targets = (*TLS_RELAYS, "tls-socks6-token") if kind == "early" else TLS_RELAYS
+        yield Measure(f"tls-{kind}64", f"New connections over TLS, {what}, 64 at once", kind, 64, targets=targets, always=False,
+                      is_tls=True, control=TLS_CONTROL)
+    yield Measure("login64", "Logins with a password, 64 connections at once", "hs", 64, targets=LOGINS, always=False,
+                  control=LOGIN_CONTROL, per_round=2)
 
 
 def _connections(count):
@@ -113,6 +147,7 @@ def _measures():
     for conns in (64, 256):
         yield Measure(f"log{conns}", f"Access log off and on: new connections, {conns} at once", "hs", conns, targets=LOG)
     yield from _dns_measures()
+    yield from _tls_measures()
     for kind, title in (("hs", "New connections"), ("rr", "Requests and responses of 64 bytes")):
         targets = SETUP if kind == "hs" else REQUESTS
         yield Measure(f"veth-{kind}64", f"{title}, 64 at once, veth, MTU 1500", kind, 64, "veth", targets, False)
@@ -121,13 +156,17 @@ def _measures():
 MEASURES = {measure.name: measure for measure in _measures()}
 
 
-def is_dns(name):
-    return name in MEASURES and MEASURES[name].is_dns
+def part_of(name):
+    """As Measure.part; of the memory of idle connections as well."""
+    return MEASURES[name].part if name in MEASURES else ""
+
+
+SPECIAL_TARGETS = frozenset(t for m in MEASURES.values() if m.part for t in m.targets)
 
 
 def fits(name, target):
     """Whether the measure says anything about the target."""
-    return is_dns(name) == (target in DNS)
+    return target in MEASURES[name].targets if part_of(name) else target not in SPECIAL_TARGETS
 
 
 IDLE = "idle"
@@ -136,11 +175,12 @@ IDLE_TARGETS = ("direct", "socks5", "socks6", "dante", "microsocks", "haproxy", 
 GROUPS = {
     "hs": ["hs64", "hs256"],
     "rr": ["rr64", "rr256"],
-    "bulk": [m.name for m in MEASURES.values() if m.is_bulk],
-    "loopback-bulk": [m.name for m in MEASURES.values() if m.is_bulk and m.world == "local"],
+    "bulk": [m.name for m in MEASURES.values() if m.is_bulk and not m.is_tls],
+    "loopback-bulk": [m.name for m in MEASURES.values() if m.is_bulk and not m.is_tls and m.world == "local"],
     "veth": [m.name for m in MEASURES.values() if m.is_bulk and m.world == "veth"],
     "log": ["log64", "log256"],
     "dns": [m.name for m in MEASURES.values() if m.is_dns and m.always],
+    "tls": [m.name for m in MEASURES.values() if m.part == "TLS"],
     IDLE: [IDLE],
     "all": [m.name for m in MEASURES.values() if m.always] + [IDLE],
 }
@@ -169,6 +209,7 @@ class Goal:
     series: str
     sense: str
     value: float
+    pairs: int = 0  # that it takes at least; 0 = as many as any ratio
 
 
 @dataclass(frozen=True)
@@ -199,7 +240,7 @@ def _goals():
         for peer in ("haproxy", "haproxy-auto"):
             yield Goal(f"request-response at {conns}: / {TARGETS[peer].title}", f"rr{conns}", "socks5", (peer,), "rate", ">=", 1.2)
         yield Goal(f"request-response at {conns}: level with nginx", f"rr{conns}", "socks5", ("nginx",), "rate", ">=", 1.0)
-    for measure in (m for m in MEASURES.values() if m.is_bulk):
+    for measure in (m for m in MEASURES.values() if m.is_bulk and not m.is_tls):
         yield Goal(f"{measure.title}: / best SOCKS peer", measure.name, "socks5", ("dante", "microsocks"), "rate", ">=", 1.3)
         if measure.world == "local":
             yield Goal(f"{measure.title}: / HAProxy", measure.name, "socks5", ("haproxy",), "rate", ">=", 1.15)
@@ -211,6 +252,21 @@ def _goals():
         where = f"DNS, cached, {_connections(conns)}"
         yield Goal(f"{where}: answers / unbound", f"dns-cached{conns}", "socks6d", ("unbound",), "rate", ">=", 1.0)
         yield Goal(f"{where}: CPU per answer / unbound", f"dns-cached{conns}", "socks6d", ("unbound",), "cpu", "<=", 1.0)
+    yield from _tls_goals()
+
+
+def _tls_goals():
+    for measure in (m for m in MEASURES.values() if m.is_tls):
+        if measure.is_bulk:
+            yield Goal(f"{measure.title}: / HAProxy", measure.name, "tls-socks6", ("tls-haproxy",), "rate", ">=", 1.1)
+            yield Goal(f"{measure.title}: CPU / two bare pumps", measure.name, "tls-socks6", ("tls-pump",), "cpu", "<=", 1.15)
+        else:
+            what = f"{TLS_HANDSHAKES[measure.kind]} at {measure.conns}"
+            yield Goal(f"TLS, {what}: / HAProxy", measure.name, "tls-socks6", ("tls-haproxy",), "rate", ">=", 0.9)
+            if "tls-socks6-token" in measure.targets:
+                yield Goal(f"TLS, {what}, tokens: / HAProxy", measure.name, "tls-socks6-token", ("tls-haproxy",), "rate", ">=",
+                           0.9)
+    yield Goal("CPU per login with a password / anonymous", "login64", "password", ("anonymous",), "cpu", "<=", 1.1, LOGIN_PAIRS)
 
 
 GOALS = list(_goals())

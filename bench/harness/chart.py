@@ -7,10 +7,10 @@ from .cases import IDLE_TITLE, TARGETS
 WIDTH, LABEL_WIDTH, PANEL_GAP, MARGIN = 1040, 250, 36, 16
 ROW, BAR, HEAD, FOOT = 28, 16, 84, 44
 VALUE_ROOM = 62  # right of a panel's longest bar, for its number
-COLOURS = {"ours": "#1f6fb4", "control": "#9dc3e6", "socks": "#d9822b", "plain": "#5b8c5a", "dns": "#5b8c5a",
+COLOURS = {"ours": "#1f6fb4", "control": "#9dc3e6", "socks": "#d9822b", "plain": "#5b8c5a", "tls": "#5b8c5a", "dns": "#5b8c5a",
            "none": "#8a8a8a"}
 LEGEND = {"ours": "socks6d", "control": "socks6d again (A/A)", "socks": "SOCKS proxies", "plain": "plain relays, no SOCKS",
-          "dns": "resolver, no proxy", "none": "for comparison"}
+          "tls": "TLS ended, no SOCKS", "dns": "resolver, no proxy", "none": "for comparison"}
 FONT = "font-family=\"DejaVu Sans, Verdana, Helvetica, sans-serif\""
 
 

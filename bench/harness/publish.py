@@ -1,13 +1,13 @@
 """Puts the results of a run into doc/performance.md, between its marks, and the charts beside it.
 
-The DNS service has marks of its own, so that a run of one of both parts leaves what is said of the other.
+The DNS service, and TLS and authentication, have marks of their own, so that a run of one part leaves what is said of the others.
 """
 import os
 import re
 import shlex
 
 from . import report
-from .cases import TARGETS, is_dns
+from .cases import TARGETS, part_of
 
 DOCUMENT, CHARTS = os.path.join("doc", "performance.md"), os.path.join("doc", "performance")
 PRIVATE_PATH = re.compile(r"/(?:home|root|work|farm|tmp)/\S*")
@@ -32,10 +32,13 @@ def profile_text(profiles):
     return "\n\n".join(parts)
 
 
-def part_of(results, wants_dns):
+PARTS = ("", "DNS", "TLS")
+
+
+def results_of(results, part):
     """The results of one part; None if the run has nothing of it."""
-    measures = {name: result for name, result in results["measures"].items() if is_dns(name) == wants_dns}
-    idle = {} if wants_dns else results["idle"]
+    measures = {name: result for name, result in results["measures"].items() if part_of(name) == part}
+    idle = {} if part else results["idle"]
     return results | {"measures": measures, "idle": idle} if measures or idle else None
 
 
@@ -44,22 +47,23 @@ def publish(root, results, profiles, arguments):
     with open(path, encoding="utf-8") as file:
         text = file.read()
     command = f"Command: `{shlex.join(['./dev', 'bench', *arguments])}`"
-    for prefix, wants_dns in (("", False), ("DNS ", True)):
-        part = part_of(results, wants_dns)
-        if part:
-            text = between(text, f"{prefix}results", command + "\n\n" + report.markdown(part, "performance"))
-            own = {key: value for key, value in profiles.items() if is_dns(key[1]) == wants_dns}
+    for part in PARTS:
+        own_results = results_of(results, part)
+        if own_results:
+            prefix = f"{part} " if part else ""
+            text = between(text, f"{prefix}results", command + "\n\n" + report.markdown(own_results, "performance"))
+            own = {key: value for key, value in profiles.items() if part_of(key[1]) == part}
             text = between(text, f"{prefix}profiles", profile_text(own))
-            _replace_charts(os.path.join(root, CHARTS), report.charts(part), wants_dns)
+            _replace_charts(os.path.join(root, CHARTS), report.charts(own_results), part)
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
 
-def _replace_charts(folder, charts, wants_dns):
+def _replace_charts(folder, charts, part):
     os.makedirs(folder, exist_ok=True)
     for name in os.listdir(folder):
         stem, end = os.path.splitext(name)
-        if end == ".svg" and is_dns(stem) == wants_dns:
+        if end == ".svg" and part_of(stem) == part:
             os.remove(os.path.join(folder, name))
     for name, svg in charts:
         with open(os.path.join(folder, f"{name}.svg"), "w", encoding="utf-8") as file:

@@ -35,11 +35,11 @@ class Samples:
     def _control(self, field):
         return self.series(self.control[1], field), self.series(self.control[0], field)
 
-    def compare(self, ours, peer, field, is_quick):
-        """The ratio ours / peer. The control must be clean as well."""
+    def compare(self, ours, peer, field, is_quick, pairs=0):
+        """The ratio ours / peer. The control must be clean as well. `pairs`: at least; 0 = as many as any ratio."""
         problems = self.problems(ours, peer, *self.control)
         return stats.compare(self.series(ours, field), self.series(peer, field), self._control(field), problems=problems,
-                             is_quick=is_quick)
+                             is_quick=is_quick, least=max(pairs, stats.LEAST_ROUNDS))
 
     def compare_difference(self, ours, peer, field, is_quick):
         problems = self.problems(ours, peer, *self.control)
@@ -124,7 +124,7 @@ def ratio_goals(samples, is_quick):
         if peer is None or not own.of_target.get(goal.ours):
             yield row | {"measured": "-", "verdict": stats.UNKNOWN}
             continue
-        comparison = own.compare(goal.ours, peer, goal.series, is_quick)
+        comparison = own.compare(goal.ours, peer, goal.series, is_quick, goal.pairs)
         verdict = stats.judge(comparison, goal.sense, goal.value)
         measured = comparison.text()
         if verdict == stats.UNCLEAR and not comparison.refused:
@@ -184,7 +184,7 @@ def machine():
             if line.startswith("model name"):
                 model = line.split(":", 1)[1].strip()
                 break
-    packages = version_of_packages(["dante-server", "microsocks", "haproxy", "nginx-light", "nginx", "unbound"])
+    packages = version_of_packages(["dante-server", "microsocks", "haproxy", "nginx-light", "nginx", "unbound", "libssl3"])
     with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="ascii") as file:
         congestion_control = file.read().strip()
     return {"processor": model, "cores": os.cpu_count(), "kernel": platform.release(), "peers": packages,

@@ -2,6 +2,7 @@
 import json
 import subprocess
 
+from . import tls
 from .cases import FAST, TARGETS
 
 STALLED_SHARE = 0.1  # of the connections; more than that did not move: the sample is one of something else
@@ -11,7 +12,8 @@ FAST_ADDRESSES_MAX = 2
 SYN_DATA_SHARE = 0.9  # of what is to be measured with Fast Open, but for the first ones, which get the cookies
 GIB = float(1 << 30)
 FORKING = ("dante",)  # servers whose children come and go
-ROLE_OF_KIND = {"hs": "echo", "rr": "echo", "idle": "echo", "up": "sink", "down": "source"}
+ROLE_OF_KIND = {"hs": "echo", "rr": "echo", "idle": "echo", "full": "echo", "resumed": "echo", "early": "echo", "up": "sink",
+                "down": "source"}
 
 
 def load_arguments(world, place, target, server, *, kind, conns, seconds, warm=0.0):
@@ -34,7 +36,10 @@ def arguments_of(world, place, measure, target, server, *, seconds, warm=0.0):
     """The load generator's command line for a measure."""
     if measure.is_dns:
         return _dns_arguments(world, place, measure, target, server, seconds, warm)
-    return load_arguments(world, place, target, server, kind=measure.kind, conns=measure.conns, seconds=seconds, warm=warm)
+    command = load_arguments(world, place, target, server, kind=measure.kind, conns=measure.conns, seconds=seconds, warm=warm)
+    if measure.is_tls:
+        return [world.program("tls_load"), *command[1:], f"ca={tls.certificate(world)}"]
+    return command
 
 
 def _dns_arguments(world, place, measure, target, server, seconds, warm):
@@ -64,7 +69,7 @@ def refine(raw, kind, conns):
     cpu_unit = 1.0 if is_bulk else 1e6
     per = cpu_unit / amount if amount else 0.0
     return {
-        "rate": amount / raw["seconds"], "cpu": raw["proxy_cpu_s"] * per,
+        "rate": amount / raw["seconds"] if amount else 0.0, "cpu": raw["proxy_cpu_s"] * per,
         "ends_cpu": (raw["client_cpu_s"] + raw["backend_cpu_s"]) * per,
         "p50_us": raw["p50_us"], "p99_us": raw["p99_us"], "stalled": raw["stalled"], "problem": problem,
     }

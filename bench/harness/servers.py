@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 
+from . import tls
 from .cases import TARGETS
 from .world import BenchError
 
@@ -25,22 +26,17 @@ class Server:
         self.ports = ports
 
 
-def _write(world, name, text):
-    path = os.path.join(world.work, name)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    return path
-
-
 def _socks6d(world, place, name, port):
     program = os.path.join(world.build, "src", "proxyd", "socks6d")
     is_fast = name == "socks6d-tfo"
     if is_fast and not world.can_isolate:
         raise BenchError("TCP Fast Open has to be allowed to servers, which is done in namespaces only")
+    with_tls = f", tls: {tls.listener(world)}" if name in ("socks6d-tls", "socks6d-tls-again") else ""
+    auth = f"auth: {tls.passwords(world)}\n" if name == "socks6d-password" else ""
     config = f"""\
 listeners:
-  - {{address: "{place.proxy_in}:{port}", open: true, {"tfo: true, tfo_without_token: act" if is_fast else "tfo: false"}}}
-limits:
+  - {{address: "{place.proxy_in}:{port}", open: true, {"tfo: true, tfo_without_token: act" if is_fast else "tfo: false"}{with_tls}}}
+{auth}limits:
   connections_per_client: none
 log:
   level: error
@@ -50,7 +46,7 @@ dns:
 """
     if name in ("socks6d-copy", "socks6d-splice"):
         config += f"relay: {name.rpartition('-')[2]}\n"
-    path = _write(world, f"{name}-{place.name}.yaml", config)
+    path = world.write(f"{name}-{place.name}.yaml", config)
     check = subprocess.run([program, "-t", "-c", path], capture_output=True, text=True, check=False)
     if check.returncode != 0:
         raise BenchError(f"{name}: {(check.stdout + check.stderr).strip()}")
@@ -69,7 +65,7 @@ def _microsocks(world, place, name, port):
 
 def _dante(world, place, name, port):
     user = "user.privileged: root\nuser.unprivileged: nobody" if os.geteuid() == 0 else ""
-    path = _write(world, f"{name}-{place.name}.conf", f"""\
+    path = world.write(f"{name}-{place.name}.conf", f"""\
 errorlog: stderr
 internal: {place.proxy_in} port = {port}
 external: {place.proxy_out}
@@ -83,16 +79,17 @@ socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
 
 
 # "auto" hardly ever splices; which of the two is better depends on the measure.
-SPLICE = {"haproxy": "  option splice-request\n  option splice-response", "haproxy-auto": "  option splice-auto"}
+SPLICE = {"haproxy": "  option splice-request\n  option splice-response", "haproxy-auto": "  option splice-auto", "haproxy-tls": ""}
 
 
 def _haproxy(world, place, name, ports):
     blocks = []
+    with_tls = f" {tls.HAPROXY_BIND.format(tls.certificate(world))}" if name == "haproxy-tls" else ""
     for role in ROLES:
         servers = "\n".join(f"  server s{i} {address}:{place.ports[role]}"
                             for i, address in enumerate(place.destination_list()))
-        blocks.append(f"listen {role}\n  bind {place.proxy_in}:{ports[role]} backlog 4096\n{servers}\n")
-    path = _write(world, f"{name}-{place.name}.cfg", f"""\
+        blocks.append(f"listen {role}\n  bind {place.proxy_in}:{ports[role]} backlog 4096{with_tls}\n{servers}\n")
+    path = world.write(f"{name}-{place.name}.cfg", f"""\
 global
   nbthread {os.cpu_count()}
   maxconn {MOST_CONNECTIONS}
@@ -125,7 +122,7 @@ def _nginx(world, place, name, ports):
     proxy_pass {role};
   }}
 """)
-    path = _write(world, f"{name}-{place.name}.conf", f"""\
+    path = world.write(f"{name}-{place.name}.conf", f"""\
 {f'load_module {module};' if module else ''}
 daemon off;
 worker_processes {os.cpu_count()};
@@ -150,7 +147,7 @@ def _unbound(world, place, name, port):
     twice as large for records as for messages, many ports and questions. What costs time and is not wanted here is off:
     DNSSEC, statistics, logs; and so that it asks the backend as socks6d does, which is a recursive server for it."""
     slabs = 1 << max(0, os.cpu_count() - 1).bit_length()
-    path = _write(world, f"{name}-{place.name}.conf", f"""\
+    path = world.write(f"{name}-{place.name}.conf", f"""\
 server:
   directory: "{world.work}"
   chroot: ""
@@ -188,8 +185,16 @@ remote-control:
     return ["unbound", "-d", "-p", "-c", path]
 
 
+def _tls_pump(world, place, name, ports):
+    del name
+    ports["echo"] = ports["sink"]  # nobody asks it for an echo; so it is seen to listen
+    return [world.program("tls_pump"), tls.certificate(world), place.proxy_in, str(ports["sink"]), str(ports["source"]),
+            place.destinations, str(place.ports["sink"]), str(place.ports["source"])]
+
+
 ONE_PORT_COMMANDS = {"bare": _bare, "microsocks": _microsocks, "dante": _dante, "unbound": _unbound}
-PLAIN_COMMANDS = {"haproxy": _haproxy, "haproxy-auto": _haproxy, "nginx": _nginx}
+PLAIN_COMMANDS = {"haproxy": _haproxy, "haproxy-auto": _haproxy, "haproxy-tls": _haproxy, "nginx": _nginx,
+                  "tls-pump": _tls_pump}
 
 
 def _last_line(path):

@@ -66,9 +66,9 @@ def is_separable(value, reference, control):
     return abs(value / reference - 1) >= control[1] - control[0]
 
 
-def compare(first, second, control, *, problems=(), is_quick=False):
+def compare(first, second, control, *, problems=(), is_quick=False, least=LEAST_ROUNDS):
     """The paired ratio first / second. `control` is a pair of series of the same target under two names; `problems` what
-    went wrong in the samples of any of them, as texts."""
+    went wrong in the samples of any of them, as texts; `least` how many pairs it takes."""
     if problems:
         return Comparison(refused=f"errors: {problems[0]}")
     ratios = paired(first, second)
@@ -80,11 +80,11 @@ def compare(first, second, control, *, problems=(), is_quick=False):
         return Comparison(value, "no A/A control")
     interval = control_interval(checks)
     rounds = min(len(ratios), len(checks))
-    if rounds < LEAST_ROUNDS and not is_quick:
+    if rounds < least and not is_quick:
         return Comparison(value, f"too few rounds: {rounds}", interval)
     if not is_separable(value.median, 1.0, interval):
         return Comparison(value, f"not separable: {control_text(interval)}", interval)
-    return Comparison(value, "", interval, rounds < LEAST_ROUNDS)
+    return Comparison(value, "", interval, rounds < least)
 
 
 MET, MISSED, UNCLEAR, UNKNOWN = "met", "missed", "not separable", "not measured"

@@ -260,6 +260,13 @@ class World:
         line = place.backend.popen.stdout.readline()
         place.ports = json.loads(line)
 
+    def write(self, name, text):
+        """A file of the run, readable by all; returns its path."""
+        path = os.path.join(self.work, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+
     def program(self, name):
         return os.path.join(self.build, "bench", name)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import dns.message
 import dns.name
@@ -14,7 +15,8 @@ import pytest
 
 from lib.daemon import build_dir
 from lib.dns_servers import Scripted
-from lib.net import DIES_WITH_US, wait_until
+from lib.net import DIES_WITH_US, listening, recv_until_end, wait_until
+from lib.tls import Authority
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]
@@ -75,6 +77,28 @@ def test_a_quick_run_measures_everything_in_small(tmp_path, leaves_nothing):
     assert "### Goals" in (tmp_path / "results.md").read_text(encoding="utf-8")
 
 
+TLS_OURS = {"tls-socks6", "tls-socks6-again", "tls-socks6-token", "tls-pump", "anonymous", "anonymous-again", "password"}
+
+
+def test_tls_and_logins_in_small(tmp_path, leaves_nothing):
+    done = subprocess.run(bench(tmp_path, "tls", "--quick", "--rounds", "1", "--seconds", "0.1"), capture_output=True, text=True,
+                          check=False)
+    measures = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["measures"]
+    assert {f"tls-{kind}" for kind in ("up1", "down1", "up16", "down16", "full64", "resumed64", "early64")} | {"login64"} == \
+        set(measures), done.stderr
+    seen = set()
+    for name, measure in measures.items():
+        assert (tmp_path / f"{name}.svg").read_text(encoding="utf-8").startswith("<svg")
+        for target, found in measure["targets"].items():
+            # HAProxy, if it is there, is held to the same.
+            assert not [p for p in found["problems"] if STALLED not in p], (name, target, done.stderr)
+            if not found["problems"]:
+                assert found["rate"]["median"] > 0 and found["cpu"]["median"] > 0
+            seen.add(target)
+    assert TLS_OURS <= seen
+    assert "/ two bare pumps" in (tmp_path / "results.md").read_text(encoding="utf-8")
+
+
 def test_fast_open_is_measured_only_if_syns_carry_data(tmp_path, isolation, leaves_nothing):
     done = subprocess.run(bench(tmp_path, "hs64", "--quick", "--rounds", "1", "--seconds", "1", "--only", "socks6-tfo"),
                           capture_output=True, text=True, check=False)
@@ -107,7 +131,7 @@ def test_an_interrupted_run_reports_resumes_and_leaves_nothing(tmp_path, leaves_
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["--only", "nobody"], ["--profile", "socks5", "nothing"], ["--rounds", "0"],
-                                       ["--profile", "socks5", "dns-cached1"]])
+                                       ["--profile", "socks5", "dns-cached1"], ["--profile", "socks5", "tls-up1"]])
 def test_what_there_is_not_is_refused(tmp_path, arguments, leaves_nothing):
     done = subprocess.run(bench(tmp_path, *arguments), capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "usage:" in done.stderr
@@ -159,6 +183,100 @@ def test_the_load_generator_counts_refusals_of_the_proxy(daemon, leaves_nothing)
                     f"via={host}", f"via_port={port}")
         raw = json.loads(done.stdout)
         assert (raw["ops"], raw["errors"], raw["first_error"]) == (0, 3, f"the proxy refused with code {code}"), done
+
+
+# --- the TLS load generator ---
+
+@pytest.fixture(scope="session")
+def tls_authority(tmp_path_factory):
+    one = Authority(tmp_path_factory.mktemp("bench-tls"))
+    one.server = one.issue("proxy.test")
+    return one
+
+
+@pytest.fixture
+def ports(tmp_path):
+    """Those of the backend."""
+    with subprocess.Popen([*DIES_WITH_US, os.path.join(build_dir(), "bench", "backend"), str(tmp_path / "tally")],
+                          stdout=subprocess.PIPE) as process:
+        yield json.loads(process.stdout.readline())
+        process.kill()
+
+
+def tls_proxy(daemon, authority, early_data=True, **more):
+    pem, key = authority.server
+    return daemon(listeners=[{"address": "127.0.0.1:0", "tls": {"certificate": pem, "key": key, "early_data": early_data}}], **more)
+
+
+def tls_load(authority, addr, port, *arguments):
+    return subprocess.run([os.path.join(build_dir(), "bench", "tls_load"), "seconds=0.3", "warm=0", "conns=4", "from=127.0.2.1",
+                           "to=127.0.1.1", f"port={port}", f"via={addr[0]}", f"via_port={addr[1]}", f"ca={authority.pem}",
+                           *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("kind, proto", [("full", "socks6"), ("resumed", "socks6"), ("early", "socks6"), ("early", "socks6-token"),
+                                         ("full", "socks6-token")])
+def test_handshakes_are_what_they_are_called(daemon, tls_authority, ports, leaves_nothing, kind, proto):
+    proxy = tls_proxy(daemon, tls_authority)
+    raw = json.loads(tls_load(tls_authority, proxy.addr, ports["echo"], f"kind={kind}", f"proto={proto}").stdout)
+    assert (raw["errors"], raw["first_error"], raw["stalled"]) == (0, "", 0) and raw["ops"] > 0
+    proxy.signal(10)
+    line = proxy.wait_line("counters:")
+    counted = {name: int(value) for name, _, value in (word.partition("=") for word in line.split()) if value.isdigit()}
+    # The first connection, which gets the ticket, has a full handshake.
+    assert counted["tls_resumed"] >= raw["ops"] if kind != "full" else counted["tls_resumed"] == 0
+    assert counted["tls_early_data_accepted"] >= raw["ops"] if kind == "early" else counted["tls_early_data_accepted"] == 0
+
+
+def test_early_data_that_is_not_accepted_is_an_error(daemon, tls_authority, ports, leaves_nothing):
+    proxy = tls_proxy(daemon, tls_authority, early_data=False)
+    raw = json.loads(tls_load(tls_authority, proxy.addr, ports["echo"], "kind=early", "proto=socks6").stdout)
+    assert raw["ops"] == 0 and raw["errors"] > 0 and raw["first_error"].startswith("early data")
+
+
+def test_tls_refusals_and_strangers_are_errors(daemon, tls_authority, ports, tmp_path, leaves_nothing):
+    proxy = tls_proxy(daemon, tls_authority, rules=[{"deny": {"to": "127.0.1.1"}}])
+    raw = json.loads(tls_load(tls_authority, proxy.addr, ports["echo"], "kind=full", "proto=socks6").stdout)
+    assert raw["ops"] == 0 and raw["errors"] > 0 and raw["first_error"] == "the proxy refused with code 2"
+    stranger = Authority(tmp_path, "Stranger")
+    raw = json.loads(tls_load(stranger, proxy.addr, ports["echo"], "kind=full", "proto=socks6").stdout)
+    assert raw["ops"] == 0 and raw["first_error"] == "handshake: certificate verify failed"
+
+
+def test_bulk_over_tls_is_checked(daemon, tls_authority, ports, leaves_nothing):
+    proxy = tls_proxy(daemon, tls_authority)
+    raw = json.loads(tls_load(tls_authority, proxy.addr, ports["source"], "kind=down", "proto=socks6").stdout)
+    assert raw["errors"] == 0 and raw["bytes"] > 0
+    with listening("127.0.1.1") as server:
+        def talk():
+            with contextlib.ExitStack() as stack:
+                peers = [stack.enter_context(server.accept_one()) for _ in range(4)]
+                for peer in peers:
+                    peer.sendall(b"no zeros")
+                for peer in peers:
+                    recv_until_end(peer)
+        talker = threading.Thread(target=talk)
+        talker.start()
+        raw = json.loads(tls_load(tls_authority, proxy.addr, server.addr[1], "kind=down", "proto=socks6").stdout)
+        talker.join()
+    assert raw["errors"] == 4 and raw["first_error"] == "other data than was sent"
+
+
+def test_tokens_are_for_handshakes_only(tls_authority, leaves_nothing):
+    done = tls_load(tls_authority, ("127.0.0.1", 1), 1, "kind=up", "proto=socks6-token")
+    assert done.returncode == 2 and "socks6-token is for handshakes" in done.stderr
+
+
+@pytest.mark.parametrize("password, error", [("secret", ""), ("other", "the proxy refused with code 255")])
+def test_logins_are_real(daemon, ports, tmp_path, leaves_nothing, password, error):
+    users = str(tmp_path / "users")
+    subprocess.run([os.path.join(build_dir(), "src", "cli", "socks6"), "passwd", "-c", "-i", "-C", "1", users, "bench"],
+                   input=password + "\n", text=True, check=True)
+    proxy = daemon(auth={"methods": ["password"], "users": users})
+    done = load("kind=hs", "proto=socks6-login", "conns=3", "seconds=0.2", "from=127.0.2.1", "to=127.0.1.1",
+                f"port={ports['echo']}", f"via={proxy.addr[0]}", f"via_port={proxy.addr[1]}")
+    raw = json.loads(done.stdout)
+    assert raw["first_error"] == error and (raw["ops"] > 0) == (not error)
 
 
 # --- the DNS load generator ---

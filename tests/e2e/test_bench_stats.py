@@ -12,6 +12,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(ROOT, "bench"))
 
 from harness import cases, chart, publish, report, rtt_report, rtt_rows, sampling, stats  # noqa: E402
+from harness import campaign as harness_campaign  # noqa: E402
 from harness.campaign import Journal  # noqa: E402
 from harness.world import BenchError  # noqa: E402
 
@@ -268,6 +269,45 @@ def test_dns_targets_and_relays_do_not_mix():
     assert cases.fits("idle", "socks5-copy")
 
 
+def test_tls_and_logins_are_a_part_of_their_own():
+    names = cases.select(["tls"])
+    assert names == [*(f"tls-{kind}" for kind in ("up1", "down1", "up16", "down16", "full64", "resumed64", "early64")), "login64"]
+    assert not set(names) & {*cases.select(["all"]), *cases.select(["bulk"]), *cases.select(["hs"])}
+    assert {cases.part_of(name) for name in names} == {"TLS"} and cases.part_of("dns-cached1") == "DNS"
+    assert cases.part_of("hs64") == cases.part_of("idle") == ""
+    assert not cases.fits("tls-up1", "socks6") and not cases.fits("hs64", "tls-haproxy") and not cases.fits("tls-up1", "password")
+    assert {goal.measure for goal in cases.GOALS if goal.measure in names} == set(names)
+
+
+def login_campaign(rounds, cpu):
+    return [{"measure": "login64", "target": target, "round": r, "rate": 5000, "cpu": cpu.get(target, 100 + 0.01 * r),
+             "ends_cpu": 1.0, "p50_us": 5.0, "p99_us": 9.0, "stalled": 0, "problem": ""}
+            for target in ("anonymous", "anonymous-again", "password") for r in range(rounds)]
+
+
+@pytest.mark.parametrize("rounds, cpu, verdict", [(15, 105, stats.MET), (15, 120, stats.MISSED), (14, 105, stats.UNKNOWN)])
+def test_logins_are_judged_by_fifteen_pairs(rounds, cpu, verdict):
+    results = report.evaluate(login_campaign(rounds, {"password": cpu}), Options, [])
+    found = goal(results, "per login")
+    assert found["verdict"] == verdict and ("too few rounds: 14" in found["measured"]) == (rounds == 14)
+    ratios = {r["series"]: r["text"] for r in results["measures"]["login64"]["ratios"]}
+    assert ratios["cpu"].startswith(f"{cpu / 100:.2f}")  # for a ratio as such five are enough
+
+
+def test_a_measure_may_have_several_samples_in_a_round(tmp_path, monkeypatch):
+    class Settings:
+        rounds, seconds, warm, limit = 3, 0.01, 0.0, 1
+    taken = []
+    monkeypatch.setattr(harness_campaign, "take", lambda world, servers, measure, target, seconds, warm: taken.append(target) or {})
+    journal = Journal(str(tmp_path / "samples.jsonl"), {}, False)
+    one = harness_campaign.Campaign(None, None, journal, {"login64": ["anonymous", "password"]}, Settings, lambda text: None)
+    monkeypatch.setattr(one, "_start_all", lambda: None)
+    one.run()
+    assert len(taken) == 12 and {s["round"] for s in journal.samples} == set(range(6))
+    one.run()
+    assert len(taken) == 12  # all of them are there
+
+
 def test_dns_has_a_control_of_its_own():
     rates = {"unbound": 50000, "socks6d": 100000, "socks6d-again": 101000}
     samples = [sample | {"measure": "dns-cached1"} for sample in campaign(rates)]
@@ -302,7 +342,7 @@ def test_publishing_rewrites_what_stands_between_the_marks(tmp_path):
         publish.publish(str(tmp_path), results, {("socks5", "hs256"): "12 %  tcp_ack in /home/somebody/socks6d"}, ["hs256"])
     text = (tmp_path / "doc" / "performance.md").read_text(encoding="utf-8")
     assert text.count("Command: `./dev bench hs256`") == 1 and text.count("tcp_ack") == 1
-    assert "/home/" not in text and "(performance/hs256.svg)" in text and text.endswith("<!-- end of DNS profiles -->\n")
+    assert "/home/" not in text and "(performance/hs256.svg)" in text and text.endswith("<!-- end of TLS profiles -->\n")
     assert os.listdir(tmp_path / "doc" / "performance") == ["hs256.svg"]
     with pytest.raises(ValueError):
         publish.between("no marks", "results", "x")
