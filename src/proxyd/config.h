@@ -212,11 +212,11 @@ void config_set_verbosity(const struct config *config, enum config_verbosity ver
  */
 SOCKS6_MUST_CHECK bool config_status_path(const struct config_status *status, char *buf, size_t size);
 
-/* Counted references; any thread. Release takes NULL. */
 /* The listener that a reload takes for the same: of this address, and as many of it stand in front. NULL = there is none. */
 const struct config_listener *config_find_listener(const struct config *config, const struct socks6_addr *address,
                                                    unsigned nth);
 
+/* Counted references; any thread. Release takes NULL. */
 const struct config *config_retain(const struct config *config);
 void config_release(const struct config *config);
 
