@@ -659,6 +659,11 @@ int main(int argc, char **argv)
         die("epoll_create1");
     }
     measure(conns);
+    for (unsigned i = 0; i < conn_count; i++) {
+        if (conns[i].step != CLOSED) {
+            drop(&conns[i]);
+        }
+    }
     free(conns);
     free(latencies);
     free(chunk);

@@ -365,6 +365,22 @@ def test_a_run_of_dns_alone_leaves_the_other_results(tmp_path):
     assert path.read_text(encoding="utf-8").count("Command: `./dev bench both`") == 2
 
 
+def test_a_run_of_tls_alone_has_a_place_of_its_own(tmp_path):
+    (tmp_path / "doc").mkdir()
+    path = tmp_path / "doc" / "performance.md"
+    with open(os.path.join(ROOT, "doc", "performance.md"), encoding="utf-8") as file:
+        path.write_text(file.read(), encoding="utf-8")
+    publish.publish(str(tmp_path), report.evaluate(campaign(RATES), Options, []), {}, ["hs256"])
+    results = report.evaluate(login_campaign(15, {"password": 120}), Options, [])
+    publish.publish(str(tmp_path), results, {("password", "login64"): "siphash"}, ["tls"])
+    text = path.read_text(encoding="utf-8")
+    own = text.split("<!-- TLS results: written by ./dev bench --publish -->")[1].split("<!-- end of TLS results -->")[0]
+    assert "Command: `./dev bench tls`" in own and "per login with a password / anonymous | <= 1.1 | 1.20" in own
+    assert text.count("Command: `./dev bench hs256`") == 1 and text.count("siphash") == 1
+    assert text.index("<!-- TLS profiles") < text.index("siphash") < text.index("<!-- end of TLS profiles -->")
+    assert sorted(os.listdir(tmp_path / "doc" / "performance")) == ["hs256.svg", "login64.svg"]
+
+
 def test_samples_without_data_in_their_syns_are_refused():
     raw = {"ops": 1000, "bytes": 0, "seconds": 1.0, "proxy_cpu_s": 0.1, "client_cpu_s": 0.1, "backend_cpu_s": 0.1, "p50_us": 1,
            "p99_us": 2, "stalled": 0, "errors": 0, "first_error": ""}
