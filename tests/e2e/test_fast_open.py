@@ -18,7 +18,8 @@ from lib import isolate
 from lib import socks6 as s6
 from lib.capture import ACK, SYN, Capture
 from lib.clients import finish6
-from lib.daemon import Daemon, base_config, client_binary, environment, run_daemon
+from lib.daemon import Daemon, base_config, client_binary, environment, faults_binary, run_daemon
+from lib.faults import Faults
 from lib.names import ScriptedNames, name_socket
 from lib.net import Listener, recv_exact, wait_until
 from lib.servers import Server
@@ -135,9 +136,9 @@ def start(net, files):
     """Starts a daemon between the networks: start(listener keys..., settings=...)."""
     running = []
     with contextlib.ExitStack() as stack:
-        def get(settings=None, **listener):
+        def get(settings=None, process=None, **listener):
             config = base_config([LISTENER | listener], **({"limits": {"connect": "2s"}} | (settings or {})))
-            running.append(stack.enter_context(Daemon(config, wrapper=[*net.proxy.wrapper, *files])))
+            running.append(stack.enter_context(Daemon(config, wrapper=[*net.proxy.wrapper, *files], **(process or {}))))
             return running[-1]
         yield get
         for one in running:
@@ -290,6 +291,23 @@ def test_repeated_syn_with_a_token_acts_once(net, start):
             replay(net, with_source_port(frame, 21000 + number))
         wait_until(lambda: counters(daemon)["tokens_rejected"] == 5, "the repeated SYNs")
     assert net.fast.accepted == before + 1 and counters(daemon)["tokens_accepted"] == 1
+
+
+def test_a_proxy_that_does_not_check_tokens_is_found_out_by_repeated_syns(net, start, tmp_path):
+    """The checks above would see it: the same with the build that accepts every token."""
+    faults = Faults(tmp_path / "control")
+    faults.switch_off("token")
+    daemon = start(process={"binary": faults_binary(), "env": {"SOCKS6_FAULTS": faults.path}})
+    get_cookie(net, daemon)
+    session, base = session_with_window(net, daemon)
+    before = net.fast.accepted
+    frame = record_syn(net, daemon, with_token(net, session, base))
+    daemon.access(3)
+    with net.open_handshakes():
+        for number in range(5):
+            replay(net, with_source_port(frame, 21000 + number))
+        net.fast.wait(lambda: net.fast.accepted == before + 6, "the repeated request")
+    assert counters(daemon)["tokens_accepted"] == 6
 
 
 def test_handshake_that_never_ends_is_given_up(net, start):
