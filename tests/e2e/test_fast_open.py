@@ -327,8 +327,11 @@ def record_syn(net, daemon, data):
     with net.client.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))) as sniffer:
         sniffer.bind(("c-p", 0x0003))  # only who asks for all sees what goes out
         sniffer.settimeout(30)
+        before = net.fast.accepted
         with fast_client(net, daemon.addr, data) as sock:
             assert finish6(sock).ok
+            # The server's thread may be later than the proxy's success.
+            net.fast.wait(lambda: net.fast.accepted == before + 1, "the connection to the server")
         return syn_with(sniffer, data)
 
 
