@@ -1,5 +1,5 @@
 #!/bin/sh
-# ./dev fuzz [TARGET] [SECONDS]: clang's libFuzzer with ASan and UBSan on one target of fuzz/, or on all in turn.
+# ./dev fuzz [TARGET] [SECONDS]: clang's libFuzzer with ASan and UBSan on one target of fuzz/, or on all.
 #
 # Seeds come from fuzz/corpus/TARGET. What the fuzzer finds worth keeping goes to build/fuzz/corpus/TARGET, and an input
 # that crashes to build/fuzz/crashes/TARGET: the tree itself is not touched. To run a crash again:
@@ -55,7 +55,8 @@ fuzz_one()
     log=$build/$1.log
     mkdir -p "$grown" "$crashes"
     [ -d "$seeds" ] || { note fail "$1" "no seeds in fuzz/corpus/$1"; return 1; }
-    timeout -k 10 $((seconds + 120)) "$build/fuzz/fuzz_$1" -max_total_time="$seconds" -timeout=20 \
+    # What a shell starts in the background ignores SIGINT, but for env.
+    env --default-signal=INT,QUIT timeout -k 10 $((seconds + 120)) "$build/fuzz/fuzz_$1" -max_total_time="$seconds" -timeout=20 \
         -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$crashes/" "$grown" "$seeds" >"$log" 2>&1
     status=$?
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
@@ -87,8 +88,21 @@ if [ "$target" != all ]; then
     esac
 fi
 
+# One on each core. The one that was started first ends first, more or less.
 failed=0
+running=
 for name in $names; do
-    fuzz_one "$name" || failed=1
+    fuzz_one "$name" &
+    running="$running $!"
+    # shellcheck disable=SC2086
+    set -- $running
+    if [ $# -ge "$(nproc)" ]; then
+        wait "$1" || failed=1
+        shift
+        running=$*
+    fi
+done
+for pid in $running; do
+    wait "$pid" || failed=1
 done
 exit $failed

@@ -263,11 +263,11 @@ export TSAN_UNIT_TESTS='proxyd-store-race proxyd-passwords proxyd-limits proxyd-
 
 run_stage lint 180 "formatting, scripts, texts, layers"
 run_stage gcc 300 "gcc with ASan and UBSan: unit, structure and corpus tests"
-run_stage clang 300 "clang: unit and corpus tests"
 run_stage e2e 640 "end to end, on the binaries with sanitizers"
 if [ $full = no ]; then
     run_stage fuzz 300 "a short run of every fuzz target"
 else
+    run_stage clang 300 "clang: unit and corpus tests"
     run_stage e2e_full 1260 "the long end-to-end tests"
     run_stage msan 300 "MSan: unit tests of the library"
     run_stage tsan 1100 "TSan: end to end"
