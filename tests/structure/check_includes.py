@@ -27,8 +27,9 @@ RULES = {
     "src/io": ({"io"}, {"types.h"}, ANY_SYSTEM),
     "src/dns": ({"io", "dns"}, {"types.h"}, ANY_SYSTEM),
     "src/proxyd": ({"io", "dns", "proxyd"}, PUBLIC, ANY_SYSTEM),
-    "src/cli": ({"io", "dns", "cli"}, PUBLIC, ANY_SYSTEM),
-    "src/preload": ({"preload"}, PUBLIC, ANY_SYSTEM),
+    "src/run": (set(), set(), {"stdint.h"}),
+    "src/cli": ({"io", "dns", "run", "cli"}, PUBLIC, ANY_SYSTEM),
+    "src/preload": ({"run", "preload"}, {"types.h"}, ANY_SYSTEM),
 }
 PURE_FOLDERS = ("lib/base", "lib/wire", "lib/core")
 
