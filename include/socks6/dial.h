@@ -105,7 +105,13 @@ struct socks6_dial_config {
     struct socks6_addr addr;                 /* destination */
     const struct socks6_stack_option *stack; /* SOCKS 6 only */
     size_t stack_count;
-    int family;          /* of the connection to the proxy: AF_UNSPEC (default), AF_INET, AF_INET6 */
+    int family; /* of the connection to the proxy: AF_UNSPEC (default), AF_INET, AF_INET6 */
+    /*
+     * The proxy's addresses with their ports, to be tried in turn in the place of proxy->addr, for callers who have looked its name
+     * up. IPv4, IPv6, or the name form of an IPv6 address with a zone ("fe80::1%eth0"). Without any: proxy->addr.
+     */
+    const struct socks6_addr *proxy_addresses;
+    size_t proxy_address_count;
     uint64_t timeout_ms; /* whole dial but getaddrinfo(3), shared by the addresses tried; 0 = none */
     /*
      * Application data that travels with the request (CONNECT only). Up to 16384 bytes when credentials are given. All of
@@ -155,13 +161,18 @@ SOCKS6_API SOCKS6_MUST_CHECK int socks6_dial(const struct socks6_dial_config *co
                                              struct socks6_dial_result *result);
 
 /*
- * Non-blocking, for a caller with its own loop. The proxy's address must be an IP address here (resolving blocks): else
- * SOCKS6_DIAL_INVALID. IN_PROGRESS and `*out`, or a failure with `result` filled.
+ * Non-blocking, for a caller with its own loop. The proxy's address must be an IP address here, or proxy_addresses be given
+ * (resolving blocks): else SOCKS6_DIAL_INVALID. IN_PROGRESS and `*out`, or a failure with `result` filled.
  */
 SOCKS6_API SOCKS6_MUST_CHECK int socks6_dial_start(const struct socks6_dial_config *config, struct socks6_dial **out,
                                                    struct socks6_dial_result *result);
 /* The descriptor to wait on now, the poll(2) events to wait for, and the milliseconds until step() is due (-1 = none). */
 SOCKS6_API int socks6_dial_fd(const struct socks6_dial *dial);
+/*
+ * How many descriptors there were so far. If step() changes it, fd() is another one, even with the same number: epoll(7) does not
+ * watch it yet.
+ */
+SOCKS6_API unsigned socks6_dial_fd_count(const struct socks6_dial *dial);
 SOCKS6_API short socks6_dial_events(const struct socks6_dial *dial);
 SOCKS6_API int socks6_dial_timeout_ms(const struct socks6_dial *dial);
 /* Goes on as far as it can without waiting. On OK the (non-blocking) descriptor is in `result` and no longer the dial's. */

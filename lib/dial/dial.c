@@ -50,6 +50,7 @@ struct socks6_dial {
     struct s6_target targets[TARGETS_MAX];
     size_t target_count;
     size_t target_next;  /* the one to try after the running attempt */
+    unsigned fd_count;   /* descriptors that there were */
     size_t request_left; /* bytes of the first message that are not sent yet */
     size_t early_sent;
     struct socks6_slice syn_protocol; /* what was offered to the SYN: of the conversation, or of the layer */
@@ -175,20 +176,15 @@ static void add_target(struct socks6_dial *d, const struct sockaddr *addr, sockl
     }
 }
 
-/* Fills the list of targets. `extra_flags`: AI_NUMERICHOST for a look-up that does not block. */
-static int resolve(struct socks6_dial *d, int extra_flags)
+/* Adds what a look-up of the address finds. `extra_flags`: AI_NUMERICHOST for one that does not block. */
+static int look_up(struct socks6_dial *d, const struct socks6_addr *addr, int extra_flags)
 {
-    const struct socks6_addr *addr = &d->config.proxy->addr;
     const struct addrinfo hints = {
         .ai_family = d->config.family, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | extra_flags};
     struct addrinfo *list = NULL;
     char port[sizeof "65535"];
     int rc;
 
-    if (s6_target_from_addr(addr, &d->targets[0])) {
-        d->target_count = d->config.family == AF_UNSPEC || d->config.family == d->targets[0].addr.ss_family;
-        return d->target_count > 0 ? SOCKS6_DIAL_IN_PROGRESS : fail_no_target(d);
-    }
     (void)snprintf(port, sizeof port, "%u", (unsigned)addr->port);
     rc = getaddrinfo(addr->u.name, port, &hints, &list);
     if (rc == EAI_NONAME && (extra_flags & AI_NUMERICHOST)) {
@@ -206,7 +202,33 @@ static int resolve(struct socks6_dial *d, int extra_flags)
         add_target(d, ai->ai_addr, ai->ai_addrlen);
     }
     freeaddrinfo(list);
-    return d->target_count > 0 ? SOCKS6_DIAL_IN_PROGRESS : fail_no_target(d);
+    return SOCKS6_DIAL_IN_PROGRESS;
+}
+
+/* Fills the list of targets. */
+static int resolve(struct socks6_dial *d, int extra_flags)
+{
+    const struct socks6_addr *addrs = d->config.proxy_addresses;
+    size_t count = d->config.proxy_address_count;
+    int status = SOCKS6_DIAL_IN_PROGRESS;
+
+    if (count == 0) {
+        addrs = &d->config.proxy->addr;
+        count = 1;
+    }
+    for (size_t i = 0; i < count && status == SOCKS6_DIAL_IN_PROGRESS; i++) {
+        struct s6_target target;
+
+        if (!s6_target_from_addr(&addrs[i], &target)) {
+            status = look_up(d, &addrs[i], addrs != &d->config.proxy->addr ? AI_NUMERICHOST : extra_flags);
+        } else if (d->config.family == AF_UNSPEC || d->config.family == target.addr.ss_family) {
+            add_target(d, (const struct sockaddr *)&target.addr, target.len);
+        }
+    }
+    if (status != SOCKS6_DIAL_IN_PROGRESS) {
+        return status;
+    }
+    return d->target_count > 0 ? status : fail_no_target(d);
 }
 
 /* The early data that may be sent now. */
@@ -389,6 +411,7 @@ static int start_attempt(struct socks6_dial *d, const struct s6_target *target)
 {
     int rc;
 
+    d->fd_count++;
     if (d->config.fast_open == SOCKS6_FAST_OPEN_OFF) {
         return s6_net_connect(target, &d->fd);
     }
@@ -715,6 +738,11 @@ int socks6_dial_fd(const struct socks6_dial *dial)
     return dial->fd;
 }
 
+unsigned socks6_dial_fd_count(const struct socks6_dial *dial)
+{
+    return dial->fd_count;
+}
+
 short socks6_dial_events(const struct socks6_dial *dial)
 {
     short events = 0;
@@ -771,7 +799,7 @@ int socks6_dial(const struct socks6_dial_config *config, struct socks6_dial_resu
     if (status != SOCKS6_DIAL_IN_PROGRESS) {
         return status;
     }
-    if (config->proxy->addr.type == SOCKS6_ADDR_NAME) {
+    if (config->proxy->addr.type == SOCKS6_ADDR_NAME && config->proxy_address_count == 0) {
         s6_talk_trace(&d->talk, "looking up proxy %s", d->talk.proxy_text);
     }
     status = resolve(d, 0);
