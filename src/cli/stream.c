@@ -201,8 +201,11 @@ void stream_done(struct stream *stream)
     if (stream->fd >= 0) {
         (void)close(stream->fd);
     }
-    free(stream->keeper);
+    if (stream->release != NULL) {
+        stream->release(stream->keeper);
+    }
     stream->tls = NULL;
     stream->keeper = NULL;
+    stream->release = NULL;
     stream->fd = -1;
 }

@@ -15,7 +15,9 @@
 struct stream {
     int fd;                 /* -1 = none */
     struct tls_client *tls; /* NULL = none */
-    void *keeper;           /* memory that lives as long, for whoever made it; freed with it. NULL = none */
+    /* Something that must live as long, and what is called with it in the end. NULL = nothing. */
+    void *keeper;
+    void (*release)(void *keeper);
 };
 
 /* The face of a TLS client that socks6_dial() knows. `layer` borrows `tls`. */

@@ -38,10 +38,15 @@ struct buffer {
     size_t start, end, size; /* what is in it: bytes[start .. end) */
 };
 
-struct tls_client {
-    SSL_CTX *context;
-    SSL *ssl;
+struct tls_context {
+    unsigned references;
+    SSL_CTX *settings;
     BIO_METHOD *method;
+};
+
+struct tls_client {
+    struct tls_context *context;
+    SSL *ssl;
     enum tls_state state;
     enum tls_early early_state;
     bool may_send_early;
@@ -148,16 +153,22 @@ static long bio_ctrl(BIO *bio, int command, long number, void *pointer)
     return command == BIO_CTRL_FLUSH ? 1 : 0;
 }
 
+static BIO_METHOD *make_method(void)
+{
+    BIO_METHOD *method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "socks6 client");
+
+    if (method == NULL || BIO_meth_set_write(method, bio_write) != 1 || BIO_meth_set_read(method, bio_read) != 1 ||
+        BIO_meth_set_ctrl(method, bio_ctrl) != 1) {
+        BIO_meth_free(method);
+        return NULL;
+    }
+    return method;
+}
+
 static bool make_bio(struct tls_client *tls)
 {
-    BIO *bio;
+    BIO *bio = BIO_new(tls->context->method);
 
-    tls->method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "socks6 client");
-    if (tls->method == NULL || BIO_meth_set_write(tls->method, bio_write) != 1 ||
-        BIO_meth_set_read(tls->method, bio_read) != 1 || BIO_meth_set_ctrl(tls->method, bio_ctrl) != 1) {
-        return false;
-    }
-    bio = BIO_new(tls->method);
     if (bio == NULL) {
         return false;
     }
@@ -402,10 +413,54 @@ static void use_ticket(struct tls_client *tls, const struct tls_client_config *c
     ERR_clear_error();
 }
 
+int tls_context_new(const struct socks6_proxy *proxy, struct tls_context **out, char why[TLS_CLIENT_WHY_MAX])
+{
+    struct tls_context *context = calloc(1, sizeof *context);
+    int rc = -ENOMEM;
+
+    (void)snprintf(why, TLS_CLIENT_WHY_MAX, "out of memory");
+    if (context == NULL) {
+        return -ENOMEM;
+    }
+    context->references = 1;
+    context->settings = SSL_CTX_new(TLS_client_method());
+    context->method = make_method();
+    if (context->settings != NULL && context->method != NULL && set_limits(context->settings, proxy) == 0) {
+        rc = load_files(context->settings, proxy, why);
+    }
+    ERR_clear_error();
+    if (rc != 0) {
+        tls_context_release(context);
+        return rc;
+    }
+    *out = context;
+    return 0;
+}
+
+void tls_context_release(struct tls_context *context)
+{
+    if (context != NULL && --context->references == 0) {
+        SSL_CTX_free(context->settings);
+        BIO_meth_free(context->method);
+        free(context);
+    }
+}
+
+/* The caller's context, or one for this client alone. */
+static int take_context(struct tls_client *tls, const struct tls_client_config *config, char why[TLS_CLIENT_WHY_MAX])
+{
+    if (config->context == NULL) {
+        return tls_context_new(config->proxy, &tls->context, why);
+    }
+    tls->context = config->context;
+    tls->context->references++;
+    return 0;
+}
+
 int tls_client_new(const struct tls_client_config *config, struct tls_client **out, char why[TLS_CLIENT_WHY_MAX])
 {
     struct tls_client *tls = calloc(1, sizeof *tls);
-    int rc = -ENOMEM;
+    int rc;
 
     (void)snprintf(why, TLS_CLIENT_WHY_MAX, "out of memory");
     if (tls == NULL) {
@@ -413,16 +468,12 @@ int tls_client_new(const struct tls_client_config *config, struct tls_client **o
     }
     tls->on_ticket = config->on_ticket;
     tls->on_ticket_user = config->on_ticket_user;
-    tls->context = SSL_CTX_new(TLS_client_method());
-    if (tls->context == NULL || set_limits(tls->context, config->proxy) != 0) {
-        goto out;
-    }
-    rc = load_files(tls->context, config->proxy, why);
+    rc = take_context(tls, config, why);
     if (rc != 0) {
         goto out;
     }
     rc = -ENOMEM;
-    tls->ssl = SSL_new(tls->context);
+    tls->ssl = SSL_new(tls->context->settings);
     if (tls->ssl == NULL || !make_bio(tls) || !expect_server(tls, &config->proxy->addr) ||
         SSL_set_app_data(tls->ssl, tls) != 1) {
         goto out;
@@ -450,8 +501,7 @@ void tls_client_free(struct tls_client *tls)
         SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     }
     SSL_free(tls->ssl);
-    SSL_CTX_free(tls->context);
-    BIO_meth_free(tls->method);
+    tls_context_release(tls->context);
     discard(&tls->in);
     discard(&tls->out);
     discard(&tls->early);

@@ -16,8 +16,23 @@
 
 struct tls_client;
 
+#define TLS_CLIENT_WHY_MAX 512
+
+/*
+ * What the connections to one proxy can share: its files (certificates of authorities, our own), read once. Of one thread. Clients
+ * keep a reference.
+ */
+struct tls_context;
+
+/* 0; or -ENOMEM, or -EINVAL for files that cannot be used, with a sentence in `why`. */
+SOCKS6_MUST_CHECK int tls_context_new(const struct socks6_proxy *proxy, struct tls_context **out,
+                                      char why[TLS_CLIENT_WHY_MAX]);
+/* Gives up the caller's reference. Takes NULL. */
+void tls_context_release(struct tls_context *context);
+
 struct tls_client_config {
     const struct socks6_proxy *proxy; /* host, ca, certificate, key, tls_1_2. Borrowed for _new only */
+    struct tls_context *context;      /* made for the same proxy; NULL = the files are read for this client */
     struct socks6_slice ticket;       /* of an earlier connection, or empty. Borrowed for _new only */
     bool early_data; /* what is written first may travel with the ClientHello, if the ticket allows it */
     /* A ticket came, to be kept until `expires_s` (seconds since 1970). May be NULL. */
@@ -27,8 +42,6 @@ struct tls_client_config {
 
 /* What became of early data. */
 enum tls_early { TLS_EARLY_NONE, TLS_EARLY_SENT, TLS_EARLY_ACCEPTED, TLS_EARLY_REJECTED };
-
-#define TLS_CLIENT_WHY_MAX 512
 
 /* 0; or -ENOMEM, or -EINVAL for files that cannot be used, with a sentence in `why`. */
 SOCKS6_MUST_CHECK int tls_client_new(const struct tls_client_config *config, struct tls_client **out,
