@@ -368,6 +368,7 @@ static int take_ticket(struct cache_entry *entry, struct cache_use *use)
     }
     memcpy(use->ticket, ticket->data, ticket->len);
     use->ticket_len = ticket->len;
+    use->ticket_expires_s = ticket->expires_s;
     if (entry->ticket_count > 1) {
         entry->ticket_count--;
     }
@@ -427,6 +428,103 @@ int cache_learn(const char *path, const struct cache_key *key, uint64_t now_s, c
     return rc;
 }
 
+/* --- leases --- */
+
+static bool is_same_session(const struct socks6_session *a, const struct socks6_session *b)
+{
+    return a->id_len == b->id_len && memcmp(a->id, b->id, a->id_len) == 0;
+}
+
+/* The proxy takes none of what lies outside of its window. */
+static void drop_worthless(struct cache_lease *lease)
+{
+    const struct socks6_window *window = &lease->session.window;
+
+    for (unsigned i = 0; i < CACHE_LEASE_MAX; i++) {
+        if (lease->first + i - window->base >= window->size) {
+            lease->mask &= ~((uint64_t)1 << i);
+        }
+    }
+}
+
+void cache_lease_own(struct cache_lease *lease, unsigned count)
+{
+    uint32_t left = socks6_session_tokens_left(&lease->session);
+    uint32_t number = left / 8 + 1 < count ? left / 8 + 1 : count;
+
+    drop_worthless(lease);
+    if (lease->mask != 0 || left == 0) {
+        return;
+    }
+    lease->first = lease->session.next;
+    lease->mask = number < CACHE_LEASE_MAX ? ((uint64_t)1 << number) - 1 : UINT64_MAX;
+    lease->session.next += number;
+}
+
+int cache_renew(const char *path, const struct cache_key *key, uint64_t now_s, bool has_news, unsigned count,
+                struct cache_lease *lease, struct cache_use *ticket)
+{
+    struct cache_lease renewed = *lease;
+    struct cache_use taken = {0};
+    struct opened *opened;
+    struct cache_entry *entry;
+    int rc = open_cache(path, key, now_s, &opened, &entry);
+
+    if (rc != 0) {
+        return rc;
+    }
+    if (has_news) {
+        const struct socks6_client_session news = {.ok = 1, .has_window = 1, .window = lease->session.window};
+
+        socks6_session_learn(&entry->session, &lease->session, &news);
+    }
+    if (!is_same_session(&entry->session, &lease->session)) {
+        renewed.mask = 0;
+    }
+    renewed.session = entry->session;
+    cache_lease_own(&renewed, count);
+    entry->session.next = renewed.session.next;
+    if (ticket != NULL) {
+        rc = take_ticket(entry, &taken);
+    }
+    if (rc == 0) {
+        rc = save_cache(opened);
+    }
+    close_cache(opened);
+    if (rc != 0) {
+        cache_use_done(&taken);
+        return rc;
+    }
+    *lease = renewed;
+    if (ticket != NULL) {
+        *ticket = taken;
+    }
+    return 0;
+}
+
+int cache_return_lease(const char *path, const struct cache_key *key, uint64_t now_s, const struct cache_lease *lease)
+{
+    struct opened *opened;
+    struct cache_entry *entry;
+    int rc;
+
+    if (lease->mask == 0) {
+        return 0;
+    }
+    rc = open_cache(path, key, now_s, &opened, &entry);
+    if (rc != 0) {
+        return rc;
+    }
+    for (unsigned i = CACHE_LEASE_MAX; i > 0 && is_same_session(&entry->session, &lease->session); i--) {
+        if ((lease->mask >> (i - 1) & 1) != 0) {
+            socks6_session_return(&entry->session, lease->first + i - 1); /* if it is the last that was taken */
+        }
+    }
+    rc = save_cache(opened);
+    close_cache(opened);
+    return rc;
+}
+
 int cache_return_token(const char *path, const struct cache_key *key, uint64_t now_s, const struct cache_use *use)
 {
     struct opened *opened;
@@ -438,8 +536,7 @@ int cache_return_token(const char *path, const struct cache_key *key, uint64_t n
     }
     rc = open_cache(path, key, now_s, &opened, &entry);
     if (rc == 0) {
-        if (entry->session.id_len == use->session.id_len &&
-            memcmp(entry->session.id, use->session.id, use->session.id_len) == 0) {
+        if (is_same_session(&entry->session, &use->session)) {
             socks6_session_return(&entry->session, use->token);
         }
         rc = save_cache(opened);

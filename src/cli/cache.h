@@ -33,6 +33,16 @@ struct cache_use {
     uint32_t token;
     uint8_t *ticket; /* NULL = none */
     size_t ticket_len;
+    uint64_t ticket_expires_s; /* seconds since 1970 */
+};
+
+#define CACHE_LEASE_MAX 64u
+
+/* What a process knows that makes many connections: a session, and tokens of it that were taken at once. All 0 = nothing. */
+struct cache_lease {
+    struct socks6_session session; /* `next` lies behind the leased tokens */
+    uint32_t first;                /* of the leased tokens */
+    uint64_t mask;                 /* bit i: first + i is left */
 };
 
 /*
@@ -58,6 +68,24 @@ SOCKS6_MUST_CHECK int cache_learn(const char *path, const struct cache_key *key,
 /* Nothing of that conversation was sent: its token may be taken again. 0 or -errno. */
 SOCKS6_MUST_CHECK int cache_return_token(const char *path, const struct cache_key *key, uint64_t now_s,
                                          const struct cache_use *use);
+
+/*
+ * Brings the process and the file together: the file hears of the window that the process has heard of (if `has_news`), the
+ * process of a session or window that others have heard of. Leased tokens that are worth nothing any more are dropped. If
+ * none is left, up to `count` are taken, 1 to CACHE_LEASE_MAX and not more than an eighth of those that are there; they
+ * are marked as spent in the file before this returns. If `ticket` is not NULL it gets a ticket, as with cache_take(), and
+ * nothing else. 0; or -errno, with nothing changed and no ticket.
+ */
+SOCKS6_MUST_CHECK int cache_renew(const char *path, const struct cache_key *key, uint64_t now_s, bool has_news,
+                                  unsigned count, struct cache_lease *lease, struct cache_use *ticket);
+/*
+ * Takes up to `count` tokens of lease->session, with no file: for a process that keeps its session to itself. Drops what is worth
+ * nothing any more, as cache_renew() does.
+ */
+void cache_lease_own(struct cache_lease *lease, unsigned count);
+/* Leased tokens that are left, and behind which no other was taken, can be taken again. 0 or -errno. */
+SOCKS6_MUST_CHECK int cache_return_lease(const char *path, const struct cache_key *key, uint64_t now_s,
+                                         const struct cache_lease *lease);
 
 /* Keeps a ticket until `expires_s`. 0 or -errno; -EMSGSIZE if it is too long. */
 SOCKS6_MUST_CHECK int cache_put_ticket(const char *path, const struct cache_key *key, uint64_t now_s,

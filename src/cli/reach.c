@@ -1,7 +1,8 @@
 /*
  * Theory of operation. One attempt: take from the cache, dial, learn. The proxy's two refusals that concern our memory and
  * not us, Session Invalid and a rejected token, say that nothing was done for this request, and are what the second attempt
- * is for. By then the cache has learnt: it gives out no session, or another token.
+ * is for. By then the cache has learnt: it gives out no session, or another token. An attempt is one socks6_dial; between two
+ * of its steps we wait where it waits.
  *
  * Early data: TLS protects it from strangers, but not from being sent again by them. So it is used for requests with a token
  * only, of which the proxy acts on one copy ("Security Considerations").
@@ -15,30 +16,29 @@
 #include "cli/reach.h"
 
 #include <errno.h>
-#include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "cli/cache.h"
+#include "cli/proxy_find.h"
 
-/*
- * Tokens to ask for. A proxy may give up the lower half of a window when a token of the upper half is spent, so this is how
- * many connections can be on their way at once (twice as many, to be exact) without one overtaking another for good.
- */
-#define WINDOW_SIZE 1024u
+#define TRIES_MAX 2u
 
-/* One attempt. */
-struct attempt {
-    const struct reach_config *config;
-    char path[PATH_MAX]; /* of the cache; empty = there is none */
-    char host[SOCKS6_ADDR_TEXT_MAX];
-    struct cache_key key;
-    struct cache_use use;
+struct reach {
+    struct reach_config config;
+    struct reach_shared *shared; /* a reference of ours */
+    uint64_t deadline_ms;        /* 0 = none */
+    unsigned tries;
+    unsigned fd_count; /* of the attempts before this one */
+    /* One attempt. */
+    struct socks6_dial *dial; /* NULL = none is under way */
+    struct socks6_client_config settings;
+    struct socks6_dial_layer layer;
+    struct reach_use use;
     struct tls_client *tls; /* NULL = none */
-    bool is_taken;          /* `use` holds something */
     bool is_invalid;
     bool is_rejected;
 };
@@ -51,14 +51,9 @@ static uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
 }
 
-static uint64_t now_s(void)
+__attribute__((format(printf, 2, 3))) static void trace(const struct reach *reach, const char *format, ...)
 {
-    return (uint64_t)time(NULL);
-}
-
-__attribute__((format(printf, 2, 3))) static void trace(const struct attempt *attempt, const char *format, ...)
-{
-    const struct socks6_dial_config *dial = &attempt->config->dial;
+    const struct socks6_dial_config *dial = &reach->config.dial;
     char line[512];
     va_list args;
 
@@ -72,56 +67,11 @@ __attribute__((format(printf, 2, 3))) static void trace(const struct attempt *at
 }
 
 /* Called for what must not fail anything: the cache only saves time. */
-static void judge_cache(const struct attempt *attempt, int rc)
+static void judge_cache(const struct reach *reach, int rc)
 {
     if (rc != 0) {
-        trace(attempt, "the cache cannot be used: %s", strerror(-rc));
+        trace(reach, "the cache cannot be used: %s", strerror(-rc));
     }
-}
-
-static void on_session(void *user, const struct socks6_client_session *reply)
-{
-    struct attempt *attempt = user;
-
-    attempt->is_invalid = attempt->is_invalid || reply->invalid != 0;
-    attempt->is_rejected = attempt->is_rejected || reply->token_rejected != 0;
-    judge_cache(attempt, cache_learn(attempt->path, &attempt->key, now_s(), &attempt->use, reply));
-}
-
-static void trace_taken(const struct attempt *attempt)
-{
-    if (attempt->use.session.id_len == 0) {
-        trace(attempt, "no session with this proxy is known; one is asked for");
-    } else if (attempt->use.has_token) {
-        trace(attempt, "a session is known; token %u is spent on this request", (unsigned)attempt->use.token);
-    } else {
-        trace(attempt, "a session is known, but no token is left");
-    }
-}
-
-/* The session part of the request. Without a cache there is none. */
-static void take(struct attempt *attempt, struct socks6_client_config *settings)
-{
-    int rc;
-
-    if (attempt->path[0] == '\0') {
-        return;
-    }
-    rc = cache_take(attempt->path, &attempt->key, now_s(), WINDOW_SIZE, settings, &attempt->use);
-    judge_cache(attempt, rc);
-    attempt->is_taken = rc == 0;
-    if (attempt->is_taken) {
-        trace_taken(attempt);
-    }
-}
-
-/* Also while the connection is used, long after the attempt. */
-static void on_ticket(void *user, const uint8_t *ticket, size_t len, uint64_t expires_s)
-{
-    const struct attempt *attempt = user;
-    int rc = cache_put_ticket(attempt->path, &attempt->key, now_s(), ticket, len, expires_s);
-
-    (void)rc; /* the next connection takes a whole handshake */
 }
 
 static int fail(struct socks6_dial_result *result, int status, const char *why)
@@ -132,73 +82,121 @@ static int fail(struct socks6_dial_result *result, int status, const char *why)
     return status;
 }
 
-/* SOCKS6_DIAL_OK and `layer`, or why not. */
-static int add_tls(struct attempt *attempt, struct socks6_dial_layer *layer, struct socks6_dial_result *result)
+/* --- one attempt --- */
+
+static void on_session(void *user, const struct socks6_client_session *reply)
 {
-    const struct tls_client_config config = {
-        .proxy = attempt->config->dial.proxy,
-        .ticket = {attempt->use.ticket, attempt->use.ticket_len},
-        .early_data = attempt->use.has_token && !attempt->config->no_early_data,
-        .on_ticket = attempt->is_taken ? on_ticket : NULL,
-        .on_ticket_user = attempt,
+    struct reach *reach = user;
+
+    reach->is_invalid = reach->is_invalid || reply->invalid != 0;
+    reach->is_rejected = reach->is_rejected || reply->token_rejected != 0;
+    judge_cache(reach, reach_shared_learn(reach->shared, &reach->use, reply));
+}
+
+/* Also while the connection is used, long after the attempt. */
+static void on_ticket(void *user, const uint8_t *ticket, size_t len, uint64_t expires_s)
+{
+    int rc = reach_shared_put_ticket(user, ticket, len, expires_s);
+
+    (void)rc; /* the next connection takes a whole handshake */
+}
+
+/* The session part of the request. Without a cache there is none. */
+static void take(struct reach *reach)
+{
+    const struct cache_use *use = &reach->use.cache;
+
+    socks6_client_config_init(&reach->settings);
+    reach->settings.has_credentials = reach_shared_proxy(reach->shared)->has_credentials;
+    judge_cache(reach, reach_shared_take(reach->shared, &reach->settings, &reach->use));
+    if (!reach->use.is_taken) {
+        return;
+    }
+    if (use->session.id_len == 0) {
+        trace(reach, "no session with this proxy is known; one is asked for");
+    } else if (use->has_token) {
+        trace(reach, "a session is known; token %u is spent on this request", (unsigned)use->token);
+    } else {
+        trace(reach, "a session is known, but no token is left");
+    }
+}
+
+/* SOCKS6_DIAL_OK and the layer, or why not. */
+static int add_tls(struct reach *reach, struct socks6_dial_result *result)
+{
+    struct tls_client_config config = {
+        .proxy = reach_shared_proxy(reach->shared),
+        .ticket = {reach->use.cache.ticket, reach->use.cache.ticket_len},
+        .early_data = reach->use.cache.has_token && !reach->config.no_early_data,
+        .on_ticket = reach_shared_keeps(reach->shared) ? on_ticket : NULL,
+        .on_ticket_user = reach->shared,
     };
     char why[TLS_CLIENT_WHY_MAX];
-    int rc = tls_client_new(&config, &attempt->tls, why);
+    int rc = reach_shared_tls(reach->shared, &config.context, why);
 
+    if (rc == 0) {
+        rc = tls_client_new(&config, &reach->tls, why);
+    }
     if (rc != 0) {
         return fail(result, rc == -ENOMEM ? SOCKS6_DIAL_NOMEM : SOCKS6_DIAL_INVALID, why);
     }
-    stream_layer(attempt->tls, layer);
+    stream_layer(reach->tls, &reach->layer);
     return SOCKS6_DIAL_OK;
 }
 
-static enum socks6_fast_open choose_fast_open(const struct attempt *attempt)
+static enum socks6_fast_open choose_fast_open(const struct reach *reach)
 {
-    if (attempt->config->no_fast_open) {
+    if (reach->config.no_fast_open) {
         return SOCKS6_FAST_OPEN_OFF;
     }
-    if (attempt->config->dial.proxy->is_tls || attempt->use.has_token) {
+    if (reach->tls != NULL || reach->use.cache.has_token) {
         return SOCKS6_FAST_OPEN_DATA;
     }
-    return attempt->is_taken ? SOCKS6_FAST_OPEN_COOKIE : SOCKS6_FAST_OPEN_OFF; /* the next one will have a token */
+    return reach->use.is_taken ? SOCKS6_FAST_OPEN_COOKIE : SOCKS6_FAST_OPEN_OFF; /* the next one will have a token */
 }
 
-static int run(struct attempt *attempt, uint64_t timeout_ms, struct socks6_dial_result *result)
+/* How much of the time is left; at least a millisecond, since 0 means no limit. */
+static uint64_t time_left(const struct reach *reach)
 {
-    const struct socks6_proxy *proxy = attempt->config->dial.proxy;
-    struct socks6_dial_config dial = attempt->config->dial;
-    struct socks6_client_config settings;
-    struct socks6_dial_layer layer;
+    uint64_t now = now_ms();
+
+    if (reach->deadline_ms == 0) {
+        return 0;
+    }
+    return reach->deadline_ms > now ? reach->deadline_ms - now : 1;
+}
+
+/* IN_PROGRESS, or how it has failed. */
+static int start_attempt(struct reach *reach, struct socks6_dial_result *result)
+{
+    struct socks6_dial_config dial = reach->config.dial;
     int status = SOCKS6_DIAL_OK;
 
-    socks6_client_config_init(&settings);
-    settings.has_credentials = proxy->has_credentials;
-    take(attempt, &settings);
-    dial.timeout_ms = timeout_ms;
-    dial.fast_open = choose_fast_open(attempt);
-    if (attempt->is_taken) {
-        dial.session = &settings;
+    reach->tries++;
+    reach->is_invalid = reach->is_rejected = false;
+    take(reach);
+    if (dial.proxy->is_tls) {
+        status = add_tls(reach, result);
+        dial.layer = &reach->layer;
+    }
+    if (status != SOCKS6_DIAL_OK) {
+        return status;
+    }
+    dial.timeout_ms = time_left(reach);
+    dial.fast_open = choose_fast_open(reach);
+    if (reach->use.is_taken) {
+        dial.session = &reach->settings;
         dial.on_session = on_session;
-        dial.on_session_user = attempt;
+        dial.on_session_user = reach;
     }
-    if (proxy->is_tls) {
-        status = add_tls(attempt, &layer, result);
-        dial.layer = &layer;
-    }
-    if (status == SOCKS6_DIAL_OK) {
-        status = socks6_dial(&dial, result);
-    }
-    if (attempt->is_taken && status != SOCKS6_DIAL_OK && !result->sent) {
-        judge_cache(attempt, cache_return_token(attempt->path, &attempt->key, now_s(), &attempt->use));
-    }
-    return status;
+    return socks6_dial_start(&dial, &reach->dial, result);
 }
 
 /* Whether somebody on the way could have sent a copy of the request that counts. */
-static bool can_be_repeated(const struct attempt *attempt, const struct socks6_dial_result *result)
+static bool can_be_repeated(const struct reach *reach, const struct socks6_dial_result *result)
 {
-    if (attempt->tls != NULL) {
-        return tls_client_early(attempt->tls) != TLS_EARLY_NONE;
+    if (reach->tls != NULL) {
+        return tls_client_early(reach->tls) != TLS_EARLY_NONE;
     }
     return result->sent_in_syn != 0;
 }
@@ -208,80 +206,188 @@ static bool can_be_repeated(const struct attempt *attempt, const struct socks6_d
  * a token that we have not spent on another request can have been spent by a copy of this one, made on the way; of data that was
  * with it nobody knows then whether the server has it already.
  */
-static bool is_worth_another(const struct attempt *attempt, const struct socks6_dial_result *result)
+static bool is_worth_another(const struct reach *reach, int status, const struct socks6_dial_result *result)
 {
-    if (attempt->is_invalid) {
-        return attempt->use.session.id_len > 0;
+    if (status != SOCKS6_DIAL_PROXY_FAILED || reach->tries == TRIES_MAX) {
+        return false;
     }
-    return attempt->is_rejected && attempt->use.has_token &&
-           (attempt->config->dial.early.len == 0 || !can_be_repeated(attempt, result));
+    if (reach->is_invalid) {
+        return reach->use.cache.session.id_len > 0;
+    }
+    return reach->is_rejected && reach->use.cache.has_token &&
+           (reach->config.dial.early.len == 0 || !can_be_repeated(reach, result));
 }
 
-/* How much of the time is left; at least a millisecond, since 0 means no limit. */
-static uint64_t time_left(uint64_t timeout_ms, uint64_t started_ms)
+/* Frees what is left of an attempt. */
+static void drop_attempt(struct reach *reach)
 {
-    uint64_t passed = now_ms() - started_ms;
-
-    if (timeout_ms == 0) {
-        return 0;
+    if (reach->dial != NULL) {
+        reach->fd_count += socks6_dial_fd_count(reach->dial);
     }
-    return timeout_ms > passed ? timeout_ms - passed : 1;
+    socks6_dial_free(reach->dial);
+    reach->dial = NULL;
+    tls_client_free(reach->tls);
+    reach->tls = NULL;
+    reach_shared_end(reach->shared, &reach->use);
 }
 
-static void prepare(struct attempt *attempt)
+/* After a failed attempt. True: there is to be another one. */
+static bool conclude(struct reach *reach, int status, const struct socks6_dial_result *result)
 {
-    const struct socks6_proxy *proxy = attempt->config->dial.proxy;
-    struct cache_key *key = &attempt->key;
+    bool again = is_worth_another(reach, status, result);
 
-    if (proxy->scheme == SOCKS6_SCHEME_SOCKS6 && !attempt->config->no_session) {
-        int rc = cache_default_path(attempt->path, sizeof attempt->path);
+    if (reach->use.is_taken && !result->sent) {
+        judge_cache(reach, reach_shared_return(reach->shared, &reach->use));
+    }
+    if (reach->tls != NULL && tls_client_error(reach->tls) != NULL) {
+        reach_shared_tls_failed(reach->shared);
+    }
+    drop_attempt(reach);
+    if (again) {
+        trace(reach, "%s; asking once more over another connection", result->error);
+    }
+    return again;
+}
 
-        judge_cache(attempt, rc);
-        if (rc != 0) {
-            attempt->path[0] = '\0';
+/* --- the whole --- */
+
+/* After a step of an attempt that ended with `status`: goes on to the next attempt, or to the end. */
+static int go_on(struct reach *reach, int status, struct stream *stream, struct socks6_dial_result *result)
+{
+    while (status != SOCKS6_DIAL_IN_PROGRESS && status != SOCKS6_DIAL_OK && conclude(reach, status, result)) {
+        status = start_attempt(reach, result);
+    }
+    if (status == SOCKS6_DIAL_OK) {
+        *stream = (struct stream){
+            .fd = result->fd,
+            .tls = reach->tls,
+            .keeper = reach_shared_retain(reach->shared),
+            .release = reach_shared_release,
+        };
+        result->fd = -1;
+        reach->tls = NULL;
+        drop_attempt(reach);
+    }
+    return status;
+}
+
+static int new_reach(const struct reach_config *config, struct reach **out)
+{
+    const struct reach_shared_config own = {.proxy = config->dial.proxy, .no_session = config->no_session};
+    struct reach *reach = calloc(1, sizeof *reach);
+
+    if (reach == NULL) {
+        return SOCKS6_DIAL_NOMEM;
+    }
+    reach->config = *config;
+    if (config->shared != NULL) {
+        reach->shared = reach_shared_retain(config->shared);
+    } else if (reach_shared_new(&own, &reach->shared) != 0) {
+        free(reach);
+        return SOCKS6_DIAL_NOMEM;
+    }
+    if (config->dial.timeout_ms > 0) {
+        reach->deadline_ms = now_ms() + config->dial.timeout_ms;
+    }
+    judge_cache(reach, reach_shared_problem(reach->shared));
+    *out = reach;
+    return SOCKS6_DIAL_OK;
+}
+
+int reach_start(const struct reach_config *config, struct reach **out, struct stream *stream,
+                struct socks6_dial_result *result)
+{
+    struct reach *reach = NULL;
+    int status = new_reach(config, &reach);
+
+    *stream = (struct stream){.fd = -1};
+    if (status != SOCKS6_DIAL_OK) {
+        return fail(result, status, "out of memory");
+    }
+    status = go_on(reach, start_attempt(reach, result), stream, result);
+    if (status != SOCKS6_DIAL_IN_PROGRESS) {
+        reach_free(reach);
+        return status;
+    }
+    *out = reach;
+    return status;
+}
+
+int reach_fd(const struct reach *reach)
+{
+    return socks6_dial_fd(reach->dial);
+}
+
+unsigned reach_fd_count(const struct reach *reach)
+{
+    return reach->fd_count + socks6_dial_fd_count(reach->dial);
+}
+
+short reach_events(const struct reach *reach)
+{
+    return socks6_dial_events(reach->dial);
+}
+
+int reach_timeout_ms(const struct reach *reach)
+{
+    return socks6_dial_timeout_ms(reach->dial);
+}
+
+int reach_step(struct reach *reach, struct stream *stream, struct socks6_dial_result *result)
+{
+    return go_on(reach, socks6_dial_step(reach->dial, result), stream, result);
+}
+
+void reach_free(struct reach *reach)
+{
+    if (reach != NULL) {
+        drop_attempt(reach);
+        reach_shared_release(reach->shared);
+        explicit_bzero(reach, sizeof *reach);
+        free(reach);
+    }
+}
+
+/* --- blocking --- */
+
+/* Leads it to the end. */
+static int lead(const struct reach_config *config, struct stream *stream, struct socks6_dial_result *result)
+{
+    struct reach *reach = NULL;
+    int status = reach_start(config, &reach, stream, result);
+
+    while (status == SOCKS6_DIAL_IN_PROGRESS) {
+        struct pollfd pfd = {reach_fd(reach), reach_events(reach), 0};
+
+        if (poll(&pfd, 1, reach_timeout_ms(reach)) < 0 && errno != EINTR) {
+            status = fail(result, SOCKS6_DIAL_NOMEM, "cannot wait for the proxy: out of memory");
+        } else {
+            status = reach_step(reach, stream, result);
         }
     }
-    (void)socks6_addr_format_host(&proxy->addr, attempt->host, sizeof attempt->host);
-    key->host = attempt->host;
-    key->port = proxy->addr.port;
-    key->is_tls = proxy->is_tls != 0;
-    key->ca = proxy->ca[0] != '\0' ? proxy->ca : NULL;
-    key->certificate = proxy->certificate[0] != '\0' ? proxy->certificate : NULL;
-    key->user = proxy->has_credentials ? proxy->username : NULL;
-    key->password = proxy->has_credentials ? proxy->password : NULL;
+    reach_free(reach);
+    return status;
 }
 
 int reach(const struct reach_config *config, struct stream *stream, struct socks6_dial_result *result)
 {
-    const uint64_t started_ms = now_ms();
-    struct attempt *attempt = calloc(1, sizeof *attempt);
-    int status = SOCKS6_DIAL_INVALID;
-    bool again = true;
+    struct reach_config found = *config;
+    struct proxy_addresses *addresses = NULL;
+    char why[sizeof result->error];
+    int status = SOCKS6_DIAL_OK;
 
     *stream = (struct stream){.fd = -1};
-    if (attempt == NULL) {
-        return fail(result, SOCKS6_DIAL_NOMEM, "out of memory");
-    }
-    attempt->config = config;
-    prepare(attempt);
-    for (int tries = 0; again && tries < 2; tries++) {
-        attempt->is_taken = attempt->is_invalid = attempt->is_rejected = false;
-        status = run(attempt, time_left(config->dial.timeout_ms, started_ms), result);
-        again = status == SOCKS6_DIAL_PROXY_FAILED && is_worth_another(attempt, result);
-        cache_use_done(&attempt->use);
-        if (status != SOCKS6_DIAL_OK) {
-            tls_client_free(attempt->tls);
-            attempt->tls = NULL;
+    if (config->dial.proxy_address_count == 0 && config->dial.proxy->addr.type == SOCKS6_ADDR_NAME) {
+        addresses = malloc(sizeof *addresses);
+        if (addresses == NULL) {
+            return fail(result, SOCKS6_DIAL_NOMEM, "out of memory");
         }
-        if (again && tries == 0) {
-            trace(attempt, "%s; asking once more over another connection", result->error);
-        }
+        status = proxy_find(config->dial.proxy, config->dial.family, addresses, config->dial.trace,
+                            config->dial.trace_user, why, sizeof why);
+        found.dial.proxy_addresses = addresses->list;
+        found.dial.proxy_address_count = addresses->count;
     }
-    if (status != SOCKS6_DIAL_OK) {
-        free(attempt);
-        return status;
-    }
-    *stream = (struct stream){.fd = result->fd, .tls = attempt->tls, .keeper = attempt};
-    result->fd = -1;
+    status = status == SOCKS6_DIAL_OK ? lead(&found, stream, result) : fail(result, status, why);
+    free(addresses);
     return status;
 }
