@@ -95,6 +95,11 @@ struct run_connect {
     uint32_t pad_len;
 };
 #define RUN_CONNECT_NON_BLOCKING 1u
+/*
+ * Blocking: if the verdict is STREAM, the first byte from the program is RUN_CONVERT and no data: the one that the verdict has crossed,
+ * or one sent for this purpose. Without the flag the helper could not tell them apart.
+ */
+#define RUN_CONNECT_MARKED 2u
 #define RUN_CONVERT 'c'
 
 enum run_verdict {
