@@ -420,6 +420,140 @@ static void test_a_lock_that_is_never_given_up_is_not_waited_for(void **state)
     assert_known(&proxy, 1000);
 }
 
+/* --- leases --- */
+
+static struct cache_lease lease;
+
+static void renew(unsigned count, uint32_t first, uint64_t mask)
+{
+    assert_int_equal(cache_renew(path, &proxy, NOW, false, count, &lease, NULL), 0);
+    assert_int_equal(lease.mask, mask);
+    if (mask != 0) {
+        assert_int_equal(lease.first, first);
+    }
+}
+
+static void test_leased_tokens_are_spent_in_the_file(void **state)
+{
+    (void)state;
+    memset(&lease, 0, sizeof lease);
+    renew(64, 0, 0); /* no session */
+    begin(&proxy, 4096);
+    renew(4, 1000, 0xf);
+    assert_int_equal(lease.session.id_len, id.len);
+    assert_known(&proxy, 1004);
+    renew(4, 1000, 0xf); /* some are left */
+    lease.mask = 0x8;
+    renew(4, 1000, 0x8);
+    assert_known(&proxy, 1005);
+    lease.mask = 0;
+    renew(64, 1006, UINT64_MAX);
+    assert_known(&proxy, 1070);
+}
+
+static void test_a_lease_leaves_some_to_others(void **state)
+{
+    (void)state;
+    memset(&lease, 0, sizeof lease);
+    begin(&proxy, 16);
+    renew(64, 1000, 0x7);
+    lease.mask = 0;
+    renew(64, 1003, 0x3);
+    for (uint32_t next = 1005; next < 1016; next++) {
+        lease.mask = 0;
+        renew(64, next, next < 1008 ? 0x3 : 0x1);
+        next += next < 1008;
+    }
+    lease.mask = 0;
+    renew(64, 0, 0);
+    assert_int_equal(take(&proxy), 0);
+    assert_false(use.has_token);
+}
+
+static void test_a_lease_goes_back_if_nobody_was_behind_it(void **state)
+{
+    struct cache_lease other;
+
+    (void)state;
+    memset(&lease, 0, sizeof lease);
+    begin(&proxy, 4096);
+    renew(8, 1000, 0xff);
+    lease.mask = 0xf5; /* the fourth and the second were sent */
+    assert_int_equal(cache_return_lease(path, &proxy, NOW, &lease), 0);
+    assert_known(&proxy, 1004);
+    other = lease;
+    lease.mask = 0;
+    renew(8, 1005, 0xff);
+    assert_known(&proxy, 1013);
+    assert_int_equal(cache_return_lease(path, &proxy, NOW, &lease), 0); /* 1013 is gone, and so are those before it */
+    assert_int_equal(cache_return_lease(path, &proxy, NOW, &other), 0);
+    assert_known(&proxy, 1014);
+    lease.session.id[0]++; /* of another session */
+    lease.first = 1007;
+    assert_int_equal(cache_return_lease(path, &proxy, NOW, &lease), 0);
+    assert_known(&proxy, 1015);
+}
+
+static void test_leased_tokens_end_with_their_window_and_session(void **state)
+{
+    (void)state;
+    memset(&lease, 0, sizeof lease);
+    begin(&proxy, 4096);
+    renew(8, 1000, 0xff);
+    assert_known(&proxy, 1008);
+    learn(&proxy, &(struct socks6_client_session){.ok = 1, .has_window = 1, .window = {1006, 4096}});
+    renew(8, 1000, 0xc0);
+    assert_int_equal(lease.session.window.base, 1006);
+    learn(&proxy, &(struct socks6_client_session){.invalid = 1});
+    renew(8, 0, 0);
+    assert_int_equal(lease.session.id_len, 0);
+}
+
+static void test_the_file_hears_of_a_leases_window(void **state)
+{
+    (void)state;
+    memset(&lease, 0, sizeof lease);
+    begin(&proxy, 64);
+    renew(8, 1000, 0xff);
+    lease.session.window.base = 1008;
+    lease.mask = 0;
+    assert_int_equal(cache_renew(path, &proxy, NOW, true, 64, &lease, NULL), 0);
+    assert_int_equal(lease.session.window.base, 1008);
+    assert_int_equal(lease.first, 1008);
+    assert_int_equal(take(&proxy), 0);
+    assert_int_equal(use.session.window.base, 1008);
+}
+
+static void test_a_renewal_brings_a_ticket(void **state)
+{
+    struct cache_use ticket = {0};
+
+    (void)state;
+    memset(&lease, 0, sizeof lease);
+    begin(&proxy, 64);
+    put_ticket("one", NOW + 10);
+    put_ticket("two", NOW + 20);
+    assert_int_equal(cache_renew(path, &proxy, NOW, false, 1, &lease, &ticket), 0);
+    assert_int_equal(ticket.ticket_len, 3);
+    assert_memory_equal(ticket.ticket, "two", 3);
+    assert_int_equal(ticket.ticket_expires_s, NOW + 20);
+    cache_use_done(&ticket);
+    assert_ticket("one");
+}
+
+static void test_a_renewal_that_cannot_be_written_gives_nothing(void **state)
+{
+    struct cache_use ticket = {0};
+
+    (void)state;
+    memset(&lease, 0, sizeof lease);
+    assert_int_equal(cache_renew("/nonexistent/cache", &proxy, NOW, false, 1, &lease, &ticket), -ENOENT);
+    assert_int_equal(cache_return_lease("/nonexistent/cache", &proxy, NOW, &lease), 0); /* there is nothing to return */
+    lease.mask = 1;
+    assert_int_equal(cache_return_lease("/nonexistent/cache", &proxy, NOW, &lease), -ENOENT);
+    assert_null(ticket.ticket);
+}
+
 /* --- many at once --- */
 
 enum { PROCESSES = 100, TAKES = 10 };
@@ -578,6 +712,13 @@ int main(void)
         TEST(test_a_full_disk_gives_no_token),
         TEST(test_keys_that_are_too_long_are_refused),
         TEST(test_a_lock_that_is_never_given_up_is_not_waited_for),
+        TEST(test_leased_tokens_are_spent_in_the_file),
+        TEST(test_a_lease_leaves_some_to_others),
+        TEST(test_a_lease_goes_back_if_nobody_was_behind_it),
+        TEST(test_leased_tokens_end_with_their_window_and_session),
+        TEST(test_the_file_hears_of_a_leases_window),
+        TEST(test_a_renewal_brings_a_ticket),
+        TEST(test_a_renewal_that_cannot_be_written_gives_nothing),
         TEST(test_a_hundred_processes_share_no_token),
         TEST(test_killed_processes_leave_no_harm),
         TEST(test_the_default_path_is_made),

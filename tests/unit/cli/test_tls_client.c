@@ -473,6 +473,45 @@ static void test_files_that_are_missing_are_named(void **state)
     assert_non_null(strstr(p.why, "No such file"));
 }
 
+/* The files are read once; clients keep what they were made from. */
+static void test_clients_share_what_was_read(void **state)
+{
+    static struct pair pairs[2];
+    struct tls_context *context = NULL;
+    char gone[sizeof ca_path + 8];
+
+    (void)state;
+    (void)snprintf(gone, sizeof gone, "%s.gone", ca_path);
+    for (int i = 0; i < 2; i++) {
+        pair_init(&pairs[i], i == 0 ? "proxy.test" : "192.0.2.1");
+    }
+    assert_int_equal(tls_context_new(&pairs[0].proxy, &context, pairs[0].why), 0);
+    assert_int_equal(rename(ca_path, gone), 0);
+    for (int i = 0; i < 2; i++) {
+        pairs[i].config.context = context;
+        assert_int_equal(pair_start(&pairs[i]), 0);
+    }
+    tls_context_release(context);
+    assert_int_equal(rename(gone, ca_path), 0);
+    for (int i = 0; i < 2; i++) {
+        (void)tls_client_write(pairs[i].client, text("hello"), nothing);
+        move(&pairs[i], 512);
+        assert_true(tls_client_is_open(pairs[i].client));
+        server_says(&pairs[i], "y");
+        move(&pairs[i], 512);
+        assert_client_gets(&pairs[i], "y");
+        assert_true(pairs[i].ticket_len > 0); /* each has heard of its own */
+        assert_null(tls_client_error(pairs[i].client));
+    }
+    pair_done(&pairs[0]);
+    assert_int_equal(tls_client_write(pairs[1].client, text("still"), nothing), 5);
+    pair_done(&pairs[1]);
+    tls_context_release(NULL);
+    (void)snprintf(pairs[0].proxy.ca, sizeof pairs[0].proxy.ca, "/nonexistent");
+    assert_int_equal(tls_context_new(&pairs[0].proxy, &context, pairs[0].why), -EINVAL);
+    assert_non_null(strstr(pairs[0].why, "/nonexistent"));
+}
+
 /* One conversation with early data while the n-th allocation fails: it may fail, and must not do anything worse. */
 static int survive(struct pair *p, long n)
 {
@@ -531,6 +570,7 @@ int main(void)
         cmocka_unit_test(test_each_side_ends_by_itself),
         cmocka_unit_test(test_end_without_a_word_is_an_error),
         cmocka_unit_test(test_files_that_are_missing_are_named),
+        cmocka_unit_test(test_clients_share_what_was_read),
         cmocka_unit_test(test_memory_may_fail_anywhere),
     };
 

@@ -209,6 +209,75 @@ static void test_address_with_a_zone_is_an_address(void **state)
     fake_done(&fake);
 }
 
+/* The proxy's name stays in messages; the addresses have ports of their own. */
+static void test_addresses_of_a_name_are_tried_in_turn(void **state)
+{
+    static const struct fake_step script[] = {
+        {FAKE_READ, NULL, REQUEST_LEN}, {FAKE_SEND, FAKE_BYTES(AUTH_OK REPLY("\x00"))}, {FAKE_END, NULL, 0}};
+    struct fake_proxy fake;
+    static struct socks6_proxy proxy;
+    struct socks6_addr addresses[3];
+    struct socks6_dial_config config;
+    struct socks6_dial_result result;
+    struct socks6_dial *dial = NULL;
+    uint16_t port;
+    int fd = fake_closed_port("127.0.0.1", &port);
+
+    (void)state;
+    fake_start(&fake, "::1", script);
+    proxy = fake_url(SOCKS6_SCHEME_SOCKS6, "proxy.invalid", 1);
+    config = config_for(&proxy);
+    assert_int_equal(socks6_addr_parse("127.0.0.1", port, &addresses[0]), SOCKS6_OK);
+    assert_int_equal(socks6_addr_parse("127.0.0.1", port, &addresses[1]), SOCKS6_OK);
+    assert_true(socks6_addr_name("::1%1", 5, fake.port, &addresses[2]));
+    config.proxy_addresses = addresses;
+    config.proxy_address_count = 3;
+    assert_int_equal(socks6_dial_start(&config, &dial, &result), SOCKS6_DIAL_IN_PROGRESS);
+    assert_in_range(socks6_dial_fd_count(dial), 1, 3); /* on loopback refusals may be there at once */
+    while (socks6_dial_fd_count(dial) < 3) {
+        struct pollfd pfd = {socks6_dial_fd(dial), socks6_dial_events(dial), 0};
+
+        assert_int_equal(poll(&pfd, 1, 30000), 1);
+        assert_int_equal(socks6_dial_step(dial, &result), SOCKS6_DIAL_IN_PROGRESS);
+    }
+    assert_int_equal(lead(dial, &result), SOCKS6_DIAL_OK);
+    close(result.fd);
+    socks6_dial_free(dial);
+    fake_done(&fake);
+
+    config.proxy_address_count = 2;
+    dial = NULL;
+    if (socks6_dial_start(&config, &dial, &result) == SOCKS6_DIAL_IN_PROGRESS) {
+        assert_int_equal(lead(dial, &result), SOCKS6_DIAL_PROXY_FAILED);
+    }
+    assert_non_null(strstr(result.error, "proxy.invalid:1 (last address tried: 127.0.0.1:"));
+    socks6_dial_free(dial);
+    close(fd);
+}
+
+static void test_addresses_are_of_the_family_and_no_names(void **state)
+{
+    static struct socks6_proxy proxy;
+    struct socks6_addr addresses[1];
+    struct socks6_dial_config config;
+    struct socks6_dial_result result;
+    struct socks6_dial *dial = NULL;
+
+    (void)state;
+    proxy = fake_url(SOCKS6_SCHEME_SOCKS6, "proxy.invalid", 1);
+    config = config_for(&proxy);
+    config.proxy_addresses = addresses;
+    config.proxy_address_count = 1;
+    config.family = AF_INET6;
+    assert_int_equal(socks6_addr_parse("127.0.0.1", 1, &addresses[0]), SOCKS6_OK);
+    assert_int_equal(socks6_dial_start(&config, &dial, &result), SOCKS6_DIAL_PROXY_FAILED);
+    assert_string_equal(result.error, "cannot connect to proxy proxy.invalid:1: it has no IPv6 address");
+    config.family = AF_UNSPEC;
+    assert_int_equal(socks6_addr_parse("localhost", 1, &addresses[0]), SOCKS6_OK);
+    assert_int_equal(socks6_dial_start(&config, &dial, &result), SOCKS6_DIAL_INVALID);
+    assert_null(dial);
+}
+
 static void test_free_closes_what_was_not_handed_out(void **state)
 {
     static const struct fake_step script[] = {{FAKE_END, NULL, 0}};
@@ -242,6 +311,8 @@ int main(void)
         cmocka_unit_test(test_refused_connection_is_told),
         cmocka_unit_test(test_name_of_a_proxy_is_invalid),
         cmocka_unit_test(test_address_with_a_zone_is_an_address),
+        cmocka_unit_test(test_addresses_of_a_name_are_tried_in_turn),
+        cmocka_unit_test(test_addresses_are_of_the_family_and_no_names),
         cmocka_unit_test(test_free_closes_what_was_not_handed_out),
     };
 

@@ -1,0 +1,732 @@
+/*
+ * The non-blocking way to a proxy, led by a loop as its callers do it, with and without what connections share. The proxy is a
+ * thread with sessions and tokens, on a real loopback socket; the cache is a file.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/reach.h"
+
+enum { OPTION_SESSION_REQUEST = 5, OPTION_SESSION_ID, OPTION_SESSION_OK = 8, OPTION_SESSION_INVALID };
+enum { OPTION_WINDOW_REQUEST = 11, OPTION_WINDOW, OPTION_TOKEN, OPTION_TOKEN_ACCEPTED, OPTION_TOKEN_REJECTED };
+
+#define MANY 200u
+#define WINDOW_MAX 4096u
+#define FIRST_TOKEN 0xffffffc0u /* so that tokens go round */
+
+/* --- the proxy --- */
+
+struct request {
+    bool has_id, has_token, asks_session, asks_window, has_credentials, has_data;
+    uint8_t id[16];
+    uint32_t token;
+};
+
+static struct {
+    int listener;
+    uint16_t port;
+    pthread_t thread;
+    size_t hold;      /* connections that are answered together, the last one first */
+    uint32_t window;  /* its size */
+    uint8_t sessions; /* the number of the running one is its id */
+    uint32_t base;
+    uint8_t spent[WINDOW_MAX]; /* by token modulo the size */
+    /* What happened. */
+    struct request requests[4 * MANY];
+    size_t count, rejected, invalid, with_token;
+    int fds[4 * MANY];
+} fake;
+
+static void must(bool ok, const char *what)
+{
+    if (!ok) {
+        perror(what);
+        abort();
+    }
+}
+
+static uint32_t get32(const uint8_t *at)
+{
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+static void put32(uint8_t *at, uint32_t value)
+{
+    for (int i = 0; i < 4; i++) {
+        at[i] = (uint8_t)(value >> (24 - 8 * i));
+    }
+}
+
+/* A request for an IPv4 address is 12 bytes and options. */
+static void parse(const uint8_t *bytes, size_t len, struct request *out)
+{
+    size_t end, at = 12;
+
+    *out = (struct request){0};
+    must(len >= 12 && bytes[0] == 6 && bytes[7] == 1, "request");
+    end = at + ((size_t)bytes[2] << 8 | bytes[3]);
+    must(end <= len, "the request came in one piece");
+    out->has_data = len > end;
+    while (at < end) {
+        unsigned kind = (unsigned)bytes[at] << 8 | bytes[at + 1];
+
+        switch (kind) {
+        case 4:
+            out->has_credentials = true;
+            break;
+        case OPTION_SESSION_REQUEST:
+            out->asks_session = true;
+            break;
+        case OPTION_SESSION_ID:
+            out->has_id = true;
+            memcpy(out->id, bytes + at + 4, sizeof out->id);
+            break;
+        case OPTION_WINDOW_REQUEST:
+            out->asks_window = true;
+            break;
+        case OPTION_TOKEN:
+            out->has_token = true;
+            out->token = get32(bytes + at + 4);
+            break;
+        default:
+            break;
+        }
+        at += (size_t)bytes[at + 2] << 8 | bytes[at + 3];
+    }
+}
+
+/* As a proxy may: a token in the upper half of the window costs the lower half. */
+static bool spend(uint32_t token)
+{
+    uint32_t offset = token - fake.base;
+
+    if (offset >= fake.window || fake.spent[token % fake.window]) {
+        return false;
+    }
+    fake.spent[token % fake.window] = 1;
+    while (token - fake.base > fake.window / 2 && token - fake.base < fake.window) {
+        fake.spent[fake.base++ % fake.window] = 0;
+    }
+    while (fake.spent[fake.base % fake.window]) {
+        fake.spent[fake.base++ % fake.window] = 0;
+    }
+    return true;
+}
+
+static size_t put_option(uint8_t *at, unsigned kind, const uint8_t *data, size_t len)
+{
+    at[0] = 0;
+    at[1] = (uint8_t)kind;
+    at[2] = 0;
+    at[3] = (uint8_t)(4 + len);
+    if (len > 0) {
+        memcpy(at + 4, data, len);
+    }
+    return 4 + len;
+}
+
+static void begin_session(void)
+{
+    fake.sessions++;
+    fake.base = FIRST_TOKEN;
+    memset(fake.spent, 0, sizeof fake.spent);
+}
+
+static void answer(int fd, const struct request *request)
+{
+    uint8_t out[128] = {6}, id[16] = {fake.sessions}, window[8];
+    static const uint8_t reply[12] = {6, 0, 0, 0, 0x12, 0x34, 0, 1, 127, 0, 0, 1};
+    bool is_known = request->has_id && memcmp(request->id, id, sizeof id) == 0 && fake.sessions > 0;
+    size_t len = 4;
+
+    if (request->has_id && !is_known) {
+        fake.invalid++;
+        out[1] = 1;
+        len += put_option(out + len, OPTION_SESSION_INVALID, NULL, 0);
+    } else if (is_known) {
+        len += put_option(out + len, OPTION_SESSION_OK, NULL, 0);
+    } else if (request->asks_session) {
+        begin_session();
+        id[0] = fake.sessions;
+        len += put_option(out + len, OPTION_SESSION_ID, id, sizeof id);
+        is_known = true;
+    }
+    if (is_known && request->has_token) {
+        bool is_good = spend(request->token);
+
+        fake.with_token++;
+        fake.rejected += !is_good;
+        out[1] = !is_good;
+        len += put_option(out + len, is_good ? OPTION_TOKEN_ACCEPTED : OPTION_TOKEN_REJECTED, NULL, 0);
+    }
+    if (is_known) {
+        put32(window, fake.base);
+        put32(window + 4, fake.window);
+        len += put_option(out + len, OPTION_WINDOW, window, sizeof window);
+    }
+    out[3] = (uint8_t)(len - 4);
+    must(send(fd, out, len, MSG_NOSIGNAL) == (ssize_t)len, "send");
+    if (out[1] == 0) {
+        must(send(fd, reply, sizeof reply, MSG_NOSIGNAL) == (ssize_t)sizeof reply, "send");
+    } else {
+        (void)shutdown(fd, SHUT_WR);
+    }
+}
+
+static void *serve(void *unused)
+{
+    size_t held = 0;
+    uint8_t buf[4096];
+
+    (void)unused;
+    for (;;) {
+        int fd = accept(fake.listener, NULL, NULL);
+        ssize_t len;
+
+        if (fd < 0) {
+            return NULL;
+        }
+        must(fake.count < 4 * MANY, "room");
+        len = recv(fd, buf, sizeof buf, 0);
+        if (len <= 0) { /* it was given up */
+            (void)close(fd);
+            continue;
+        }
+        fake.fds[fake.count] = fd;
+        parse(buf, (size_t)len, &fake.requests[fake.count++]);
+        held++;
+        if (held >= fake.hold) {
+            for (; held > 0; held--) {
+                size_t i = fake.count - fake.hold + held - 1;
+
+                answer(fake.fds[i], &fake.requests[i]);
+            }
+        }
+    }
+}
+
+static void start_proxy(size_t hold, uint32_t window)
+{
+    struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t len = sizeof sin;
+
+    fake.hold = hold;
+    fake.window = window;
+    fake.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    must(fake.listener >= 0 && bind(fake.listener, (struct sockaddr *)&sin, sizeof sin) == 0, "bind");
+    must(listen(fake.listener, 4096) == 0 && getsockname(fake.listener, (struct sockaddr *)&sin, &len) == 0, "listen");
+    fake.port = ntohs(sin.sin_port);
+    must(pthread_create(&fake.thread, NULL, serve, NULL) == 0, "pthread_create");
+}
+
+/* What it has noted can be read between this and the next start_proxy(). */
+static void stop_proxy(void)
+{
+    (void)shutdown(fake.listener, SHUT_RDWR);
+    must(pthread_join(fake.thread, NULL) == 0, "pthread_join");
+    (void)close(fake.listener);
+    for (size_t i = 0; i < fake.count; i++) {
+        (void)close(fake.fds[i]);
+    }
+}
+
+/* The last request but `back`. */
+static const struct request *asked(size_t back)
+{
+    assert_true(fake.count > back);
+    return &fake.requests[fake.count - 1 - back];
+}
+
+/* --- the client --- */
+
+static char folder[] = "/tmp/test-reach-XXXXXX";
+static char cache_path[64];
+static struct socks6_proxy proxy;
+static struct reach_config config;
+
+static int setup(void **state)
+{
+    (void)state;
+    (void)alarm(120);
+    memset(&fake, 0, sizeof fake);
+    (void)unlink(cache_path);
+    return setenv("XDG_CACHE_HOME", folder, 1);
+}
+
+/* After start_proxy(). */
+static void configure(struct reach_shared *shared)
+{
+    char why[128], url[64];
+
+    (void)snprintf(url, sizeof url, "socks6://alice:secret@127.0.0.1:%u", fake.port);
+    assert_int_equal(socks6_proxy_parse(url, &proxy, why, sizeof why), SOCKS6_OK);
+    config = (struct reach_config){.shared = shared, .no_fast_open = true};
+    socks6_dial_config_init(&config.dial);
+    config.dial.proxy = &proxy;
+    config.dial.timeout_ms = 60000;
+    assert_int_equal(socks6_addr_parse("192.0.2.1", 80, &config.dial.addr), SOCKS6_OK);
+}
+
+static struct reach_shared *share(unsigned batch)
+{
+    struct reach_shared_config wanted = {.proxy = &proxy, .batch = batch};
+    struct reach_shared *shared = NULL;
+
+    configure(NULL);
+    assert_int_equal(reach_shared_new(&wanted, &shared), 0);
+    configure(shared);
+    return shared;
+}
+
+/* `count` connections at once; all must succeed. */
+static void reach_many(size_t count)
+{
+    static struct reach *reaches[MANY];
+    static struct pollfd pfds[MANY];
+    static struct stream streams[MANY];
+    struct socks6_dial_result result;
+    size_t left = count;
+
+    assert_true(count <= MANY);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(reach_start(&config, &reaches[i], &streams[i], &result), SOCKS6_DIAL_IN_PROGRESS);
+        assert_int_equal(streams[i].fd, -1);
+    }
+    while (left > 0) {
+        for (size_t i = 0; i < count; i++) {
+            pfds[i] = (struct pollfd){reaches[i] != NULL ? reach_fd(reaches[i]) : -1,
+                                      reaches[i] != NULL ? reach_events(reaches[i]) : 0, 0};
+            assert_true(reaches[i] == NULL || reach_timeout_ms(reaches[i]) > 0);
+        }
+        assert_true(poll(pfds, count, 60000) > 0);
+        for (size_t i = 0; i < count; i++) {
+            int status = SOCKS6_DIAL_IN_PROGRESS;
+
+            if (pfds[i].revents != 0) {
+                status = reach_step(reaches[i], &streams[i], &result);
+            }
+            if (status != SOCKS6_DIAL_IN_PROGRESS) {
+                assert_string_equal(result.error, "");
+                assert_int_equal(status, SOCKS6_DIAL_OK);
+                assert_true(streams[i].fd >= 0);
+                reach_free(reaches[i]);
+                reaches[i] = NULL;
+                left--;
+            }
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        stream_done(&streams[i]);
+    }
+}
+
+static void reach_one(void)
+{
+    reach_many(1);
+}
+
+/* What another process takes. */
+static struct cache_key key(void)
+{
+    return (struct cache_key){.host = "127.0.0.1", .port = fake.port, .user = "alice", .password = "secret"};
+}
+
+static uint32_t take_elsewhere(void)
+{
+    struct socks6_client_config settings;
+    struct cache_key own = key();
+    struct cache_use use;
+    uint32_t token;
+
+    socks6_client_config_init(&settings);
+    assert_int_equal(cache_take(cache_path, &own, (uint64_t)time(NULL), 1024, &settings, &use), 0);
+    assert_true(use.has_token);
+    token = use.token;
+    cache_use_done(&use);
+    return token;
+}
+
+/* --- tests --- */
+
+static void test_blocking_and_not_are_one(void **state)
+{
+    struct socks6_dial_result result;
+    struct stream stream;
+
+    (void)state;
+    start_proxy(1, 1024);
+    configure(NULL);
+    assert_int_equal(reach(&config, &stream, &result), SOCKS6_DIAL_OK);
+    assert_true(stream.fd >= 0);
+    assert_null(stream.tls);
+    stream_done(&stream);
+    reach_one();
+    stop_proxy();
+    assert_true(asked(1)->asks_session && asked(1)->has_credentials);
+    assert_true(asked(0)->has_id && asked(0)->has_token && !asked(0)->has_credentials);
+    assert_int_equal(asked(0)->token, FIRST_TOKEN);
+}
+
+static void test_the_name_need_not_be_an_address(void **state)
+{
+    struct socks6_addr addresses[2];
+    struct socks6_dial_result result;
+    struct reach *one = NULL;
+    struct stream stream;
+
+    (void)state;
+    start_proxy(1, 1024);
+    configure(NULL);
+    assert_int_equal(socks6_addr_parse("127.0.0.1", fake.port, &addresses[1]), SOCKS6_OK);
+    assert_int_equal(socks6_addr_parse("127.0.0.2", fake.port, &addresses[0]), SOCKS6_OK); /* refuses */
+    assert_int_equal(socks6_addr_parse("proxy.invalid", 1443, &proxy.addr), SOCKS6_OK);
+    assert_int_equal(reach_start(&config, &one, &stream, &result), SOCKS6_DIAL_INVALID);
+    assert_null(one);
+    config.dial.proxy_addresses = addresses;
+    config.dial.proxy_address_count = 2;
+    reach_one();
+    reach_one();
+    stop_proxy();
+    assert_int_equal(fake.count, 2);
+    assert_true(asked(0)->has_token); /* the cache knows the name, whichever address it has */
+}
+
+static void test_lost_session_is_replaced(void **state)
+{
+    struct socks6_dial_result result;
+    struct reach *one = NULL;
+    struct stream stream;
+    int status;
+
+    (void)state;
+    start_proxy(1, 1024);
+    configure(NULL);
+    reach_one();
+    reach_one();
+    fake.sessions++; /* nobody is connected */
+    config.dial.early = (struct socks6_slice){(const uint8_t *)"data", 4};
+    assert_int_equal(reach_start(&config, &one, &stream, &result), SOCKS6_DIAL_IN_PROGRESS);
+    assert_int_equal(reach_fd_count(one), 1);
+    do {
+        struct pollfd pfd = {reach_fd(one), reach_events(one), 0};
+        unsigned count = reach_fd_count(one);
+
+        assert_true(poll(&pfd, 1, 60000) > 0);
+        status = reach_step(one, &stream, &result);
+        if (status == SOCKS6_DIAL_IN_PROGRESS && reach_fd_count(one) != count) {
+            assert_int_equal(reach_fd_count(one), 2);
+        }
+    } while (status == SOCKS6_DIAL_IN_PROGRESS);
+    assert_int_equal(status, SOCKS6_DIAL_OK);
+    stream_done(&stream);
+    reach_free(one);
+    stop_proxy();
+    assert_int_equal(fake.invalid, 1);
+    assert_int_equal(fake.count, 4);
+    assert_true(asked(1)->has_id && asked(1)->has_data);
+    assert_true(asked(0)->asks_session && asked(0)->has_credentials && asked(0)->has_data);
+}
+
+static void test_one_asks_for_the_session_of_all(void **state)
+{
+    struct reach_shared *shared;
+    size_t asking = 0;
+
+    (void)state;
+    start_proxy(50, 1024);
+    shared = share(16);
+    reach_many(50);
+    stop_proxy();
+    assert_int_equal(fake.sessions, 1);
+    for (size_t i = 0; i < 50; i++) {
+        assert_true(fake.requests[i].has_credentials && !fake.requests[i].has_token);
+        asking += fake.requests[i].asks_session;
+    }
+    assert_int_equal(asking, 1);
+    reach_shared_free(shared);
+}
+
+/* Answers come in the other order, so that with more on their way than half of the window tokens would be overtaken. */
+static void test_many_at_once_and_none_rejected(void **state)
+{
+    static const uint32_t windows[] = {4096, 256, 16};
+    struct reach_shared *shared;
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        (void)setup(NULL);
+        start_proxy(1, windows[i]);
+        shared = share(64);
+        reach_one();
+        fake.hold = MANY;
+        reach_many(MANY);
+        fake.hold = 1;
+        reach_many(MANY);
+        stop_proxy();
+        assert_int_equal(fake.sessions, 1);
+        assert_int_equal(fake.rejected, 0);
+        assert_int_equal(fake.count, 2 * MANY + 1);
+        for (size_t j = 1; j <= 2u * MANY; j++) {
+            assert_true(fake.requests[j].has_id && !fake.requests[j].has_credentials);
+        }
+        assert_true(fake.with_token >= (windows[i] == 4096 ? 2 * MANY : windows[i] / 2));
+        reach_shared_free(shared);
+    }
+}
+
+/* A token is in the file before it is sent, so the file's next one is beyond all that the proxy has seen. */
+static void test_the_file_is_ahead_of_what_was_sent(void **state)
+{
+    struct reach_shared *shared;
+
+    (void)state;
+    start_proxy(1, 4096);
+    shared = share(8);
+    reach_one();
+    for (uint32_t i = 0; i < 30; i++) {
+        reach_one();
+        assert_int_equal(asked(0)->token, FIRST_TOKEN + i);
+    }
+    assert_int_equal(take_elsewhere(), FIRST_TOKEN + 32);
+    reach_one();
+    reach_one();
+    assert_int_equal(asked(0)->token, FIRST_TOKEN + 31);
+    reach_one();
+    assert_int_equal(asked(0)->token, FIRST_TOKEN + 33);
+    reach_shared_free(shared);
+    assert_int_equal(take_elsewhere(), FIRST_TOKEN + 34); /* the others of the lease went back */
+    stop_proxy();
+    assert_int_equal(fake.rejected, 0);
+}
+
+/* Another process has the file, and does not let go of it: what is leased is there all the same. */
+static void test_a_lease_needs_no_file(void **state)
+{
+    struct reach_shared *shared;
+    int fd;
+
+    (void)state;
+    start_proxy(1, 4096);
+    shared = share(64);
+    reach_one();
+    reach_one();
+    fd = open(cache_path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    reach_many(62);
+    assert_true(asked(0)->has_token && asked(61)->has_token);
+    reach_one(); /* all were given out, and no others can be marked in the file */
+    assert_true(asked(0)->has_id && asked(0)->has_token);
+    reach_one();
+    assert_true(asked(0)->has_id && !asked(0)->has_token);
+    assert_int_equal(close(fd), 0);
+    stop_proxy();
+    assert_int_equal(fake.rejected, 0);
+    reach_shared_free(shared);
+}
+
+static void test_a_set_back_file_is_noticed(void **state)
+{
+    struct reach_shared *shared;
+
+    (void)state;
+    start_proxy(1, 1024);
+    shared = share(4);
+    reach_one();
+    reach_one();
+    reach_shared_free(shared);
+    for (int i = 0; i < 10; i++) { /* somebody else spends what the file believes to be unspent */
+        must(spend(FIRST_TOKEN + 1 + (uint32_t)i), "spend");
+    }
+    shared = share(4);
+    reach_one();
+    reach_one();
+    stop_proxy();
+    assert_int_equal(fake.rejected, 1);
+    assert_true(asked(0)->has_token && asked(1)->has_token && asked(2)->has_token);
+    assert_int_equal(asked(2)->token, FIRST_TOKEN + 1);
+    reach_shared_free(shared);
+}
+
+static void test_a_lost_session_is_told_to_others(void **state)
+{
+    struct reach_shared *shared, *other;
+
+    (void)state;
+    start_proxy(1, 1024);
+    shared = share(16);
+    reach_one();
+    reach_one();
+    fake.sessions++;
+    reach_one();
+    assert_int_equal(fake.invalid, 1);
+    other = share(16); /* as another process */
+    reach_one();
+    configure(shared);
+    reach_one();
+    stop_proxy();
+    assert_int_equal(fake.invalid, 1);
+    assert_true(asked(0)->has_token && asked(1)->has_token);
+    assert_int_not_equal(asked(0)->token, asked(1)->token);
+    reach_shared_free(shared);
+    reach_shared_free(other);
+}
+
+static void test_without_a_file_memory_does(void **state)
+{
+    struct reach_shared *shared;
+
+    (void)state;
+    assert_int_equal(setenv("XDG_CACHE_HOME", "/dev/null", 1), 0);
+    start_proxy(1, 1024);
+    shared = share(8);
+    reach_one();
+    for (uint32_t i = 0; i < 20; i++) {
+        reach_one();
+        assert_true(asked(0)->has_token);
+        assert_int_equal(asked(0)->token, FIRST_TOKEN + i);
+    }
+    fake.sessions++;
+    reach_one();
+    assert_int_equal(fake.invalid, 1);
+    reach_one();
+    assert_true(asked(0)->has_token);
+    reach_shared_free(shared);
+
+    fake.count = 0;
+    configure(NULL);
+    reach_one();
+    reach_one();
+    stop_proxy();
+    assert_false(asked(0)->asks_session); /* by itself a connection could not remember it */
+}
+
+static void test_no_session_asks_for_none(void **state)
+{
+    struct reach_shared_config wanted = {.proxy = &proxy, .batch = 8, .no_session = true};
+    struct reach_shared *shared = NULL;
+
+    (void)state;
+    start_proxy(1, 1024);
+    configure(NULL);
+    config.no_session = true;
+    reach_one();
+    assert_int_equal(reach_shared_new(&wanted, &shared), 0);
+    configure(shared);
+    reach_many(2);
+    reach_shared_free(shared);
+    stop_proxy();
+    for (size_t i = 0; i < 3; i++) {
+        assert_true(fake.requests[i].has_credentials);
+        assert_false(fake.requests[i].asks_session || fake.requests[i].has_id || fake.requests[i].has_token);
+    }
+    assert_int_equal(access(cache_path, F_OK), -1);
+}
+
+/* Nobody listens: nothing was sent, and the tokens come back. One that is given up meanwhile may have sent its token. */
+static void test_tokens_that_were_not_sent_come_back(void **state)
+{
+    struct socks6_dial_result result;
+    struct reach_shared *shared;
+    struct reach *one = NULL;
+    struct stream stream;
+    uint16_t port;
+
+    (void)state;
+    start_proxy(1, 1024);
+    shared = share(4);
+    reach_one();
+    reach_one();
+    port = proxy.addr.port;
+    for (int i = 0; i < 10; i++) {
+        struct socks6_addr closed;
+        int status;
+
+        assert_int_equal(socks6_addr_parse("127.0.0.2", port, &closed), SOCKS6_OK);
+        config.dial.proxy_addresses = &closed;
+        config.dial.proxy_address_count = 1;
+        status = reach_start(&config, &one, &stream, &result);
+        while (status == SOCKS6_DIAL_IN_PROGRESS) {
+            struct pollfd pfd = {reach_fd(one), reach_events(one), 0};
+
+            assert_true(poll(&pfd, 1, 60000) > 0);
+            status = reach_step(one, &stream, &result);
+            if (status != SOCKS6_DIAL_IN_PROGRESS) {
+                reach_free(one);
+            }
+        }
+        assert_int_equal(status, SOCKS6_DIAL_PROXY_FAILED);
+        assert_non_null(strstr(result.error, "refused"));
+        assert_int_equal(stream.fd, -1);
+    }
+    configure(shared);
+    assert_int_equal(reach_start(&config, &one, &stream, &result), SOCKS6_DIAL_IN_PROGRESS);
+    reach_free(one);
+    reach_free(NULL);
+    reach_one();
+    reach_shared_free(shared);
+    stop_proxy();
+    assert_int_equal(asked(0)->token, FIRST_TOKEN + 2);
+}
+
+static int open_folder(void **state)
+{
+    char path[64];
+
+    (void)state;
+    if (mkdtemp(folder) == NULL) {
+        return -1;
+    }
+    (void)snprintf(path, sizeof path, "%s/socks6", folder);
+    (void)snprintf(cache_path, sizeof cache_path, "%s/socks6/client", folder);
+    return mkdir(path, 0700);
+}
+
+static int close_folder(void **state)
+{
+    char path[64];
+
+    (void)state;
+    (void)unlink(cache_path);
+    (void)snprintf(path, sizeof path, "%s/socks6", folder);
+    return rmdir(path) != 0 ? -1 : rmdir(folder);
+}
+
+#define TEST(name) cmocka_unit_test_setup(name, setup)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_blocking_and_not_are_one),
+        TEST(test_the_name_need_not_be_an_address),
+        TEST(test_lost_session_is_replaced),
+        TEST(test_one_asks_for_the_session_of_all),
+        TEST(test_many_at_once_and_none_rejected),
+        TEST(test_the_file_is_ahead_of_what_was_sent),
+        TEST(test_a_lease_needs_no_file),
+        TEST(test_a_set_back_file_is_noticed),
+        TEST(test_a_lost_session_is_told_to_others),
+        TEST(test_without_a_file_memory_does),
+        TEST(test_no_session_asks_for_none),
+        TEST(test_tokens_that_were_not_sent_come_back),
+    };
+
+    return cmocka_run_group_tests(tests, open_folder, close_folder);
+}
