@@ -37,6 +37,7 @@ enum real_name {
     REAL_getsockname,
     REAL_getsockopt,
     REAL_listen,
+    REAL_popen,
     REAL_posix_spawn,
     REAL_posix_spawnp,
     REAL_read,
@@ -55,6 +56,8 @@ enum real_name {
     REAL_socket,
     REAL_socketpair,
     REAL_splice,
+    REAL_system,
+    REAL_wordexp,
     REAL_write,
     REAL_writev,
     REAL_COUNT

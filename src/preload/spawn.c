@@ -1,0 +1,60 @@
+/*
+ * posix_spawn(3), and the functions of libc that start a shell inside, where no hook of ours is: system(3), popen(3), wordexp(3).
+ * The latter take the environment as it is; so a program that has cleared it gets our variables back before.
+ */
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <wordexp.h>
+
+#include "preload/environment.h"
+#include "preload/export.h"
+#include "preload/real.h"
+#include "preload/start.h"
+
+static int positive(int rc)
+{
+    return rc < 0 ? -rc : rc;
+}
+
+PRELOAD_EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                               const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
+{
+    const struct start how = {.how = START_SPAWN, .pid = pid, .actions = actions, .attributes = attributes};
+
+    return positive(start_program(&how, path, argv, envp));
+}
+
+PRELOAD_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+                                const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
+{
+    const struct start how = {.how = START_SPAWN, .pid = pid, .actions = actions, .attributes = attributes};
+
+    return positive(start_searched(&how, file, argv, envp, false));
+}
+
+PRELOAD_EXPORT int system(const char *command)
+{
+    environment_repair();
+    return real(system)(command);
+}
+
+PRELOAD_EXPORT FILE *popen(const char *command, const char *type)
+{
+    environment_repair();
+    return real(popen)(command, type);
+}
+
+/* popen(3) as programs know it that were built with old headers. */
+FILE *_IO_popen(const char *command, const char *type);
+PRELOAD_EXPORT FILE *_IO_popen(const char *command, const char *type)
+{
+    return popen(command, type);
+}
+
+PRELOAD_EXPORT int wordexp(const char *words, wordexp_t *out, int flags)
+{
+    environment_repair();
+    return real(wordexp)(words, out, flags);
+}
