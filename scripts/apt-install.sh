@@ -42,6 +42,7 @@ services()
         haproxy) command -v haproxy >/dev/null || echo haproxy ;;
         unbound) command -v unbound >/dev/null || echo unbound ;;
         nsd) command -v nsd >/dev/null || echo nsd ;;
+        redis-server) command -v redis-server >/dev/null || echo redis-server ;;
         esac
     done
 }

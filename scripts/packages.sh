@@ -10,13 +10,16 @@ packages_fuzz='clang libclang-rt-14-dev'
 packages_bench='python3 iproute2 openssl'
 packages_test='clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev scdoc mandoc shellcheck gcovr
     python3-pytest python3-pytest-timeout python3-pytest-xdist curl openssh-client openssh-server nginx-light iproute2 nftables
-    netbase microsocks dante-server openssl unbound nsd bind9-dnsutils knot-dnsutils python3-dnspython'
+    netbase microsocks dante-server openssl unbound nsd bind9-dnsutils bind9-host knot-dnsutils python3-dnspython
+    wget git ncat netcat-openbsd redis-server redis-tools postgresql-client-15'
+# Beyond that for ./dev test --full.
+packages_test_full='openjdk-17-jdk-headless'
 
 # What benchmarks compare with and look with. They do without what is missing, and say so.
-extras_bench='dante-server microsocks haproxy nginx-light libnginx-mod-stream unbound linux-perf strace'
+extras_bench='dante-server microsocks haproxy nginx-light libnginx-mod-stream unbound linux-perf strace proxychains4 torsocks'
 
 # Those of the above whose installation would start a server.
-server_packages='openssh-server nginx-light libnginx-mod-stream dante-server haproxy unbound nsd'
+server_packages='openssh-server nginx-light libnginx-mod-stream dante-server haproxy unbound nsd redis-server'
 
 # Prints those of its arguments that are not installed.
 missing_packages()
@@ -45,7 +48,7 @@ install_command()
     echo "apt-get install --no-install-recommends $*"
 }
 
-# need_packages build|lint|fuzz|bench|test: installs what is missing or ends the script.
+# need_packages build|lint|fuzz|bench|test|test_full: installs what is missing or ends the script.
 need_packages()
 {
     command -v dpkg-query >/dev/null || return 0 # not Debian: the tools' own errors must do
@@ -55,6 +58,7 @@ need_packages()
     fuzz) wanted="$packages_build $packages_fuzz" ;;
     bench) wanted="$packages_build $packages_bench" ;;
     test) wanted="$packages_build $packages_test" ;;
+    test_full) wanted="$packages_build $packages_test $packages_test_full" ;;
     esac
     # shellcheck disable=SC2086 # lists of words
     missing=$(missing_packages $wanted)

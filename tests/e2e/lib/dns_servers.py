@@ -185,17 +185,17 @@ remote-control:
 class Scripted:
     """
     Answers each query with what `answer(query)` returns: a message, None for silence. `queries` is what came. Over UDP and
-    TCP on one port of 127.0.0.1.
+    TCP on one port, unless told a free one, of `host`. Must be made in the namespace in which it is to serve.
     """
 
-    def __init__(self, answer=None):
+    def __init__(self, answer=None, host="127.0.0.1", port=0):
         self.answer = answer or self.address
         self.queries = []
         self.lock = threading.Lock()
-        self.tcp = socket.create_server(("127.0.0.1", 0))
+        self.tcp = socket.create_server((host, port))
         self.port = self.tcp.getsockname()[1]
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", self.port))
+        self.udp.bind((host, self.port))
         self.threads = [threading.Thread(target=target, daemon=True) for target in (self._serve_udp, self._serve_tcp)]
         for thread in self.threads:
             thread.start()
