@@ -8,15 +8,18 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <time.h>
 
-#define THREAD_STACK_LEN ((size_t)512 * 1024) /* name service modules and password hashes are not small */
+/* Modules of the name service and of PAM, of whoever's making, need more than password hashes; what is not used costs nothing. */
+#define THREAD_STACK_LEN ((size_t)2048 * 1024)
 
 struct pool {
     pthread_mutex_t mutex;
-    pthread_cond_t has_work;
+    pthread_cond_t has_work, has_ended;
     struct pool_job *first, *last;
     size_t queued_count, queue_max;
     unsigned idle_count, thread_count, thread_max;
+    unsigned living_count; /* threads that have not ended */
     bool is_closing;
     pthread_t threads[POOL_THREADS_MAX];
 };
@@ -70,6 +73,8 @@ static void *run(void *arg)
         job->run(job);
         (void)pthread_mutex_lock(&pool->mutex);
     }
+    pool->living_count--;
+    (void)pthread_cond_signal(&pool->has_ended);
     (void)pthread_mutex_unlock(&pool->mutex);
     return NULL;
 }
@@ -88,9 +93,34 @@ static void start_thread(struct pool *pool)
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
     if (pthread_create(&pool->threads[pool->thread_count], &attr, run, pool) == 0) {
         pool->thread_count++;
+        pool->living_count++;
     }
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     (void)pthread_attr_destroy(&attr);
+}
+
+/* Both conditions, one of them to be waited for by the monotonic clock. 0 or a number of errno. */
+static int init_conditions(struct pool *pool)
+{
+    pthread_condattr_t attr;
+    int rc = pthread_condattr_init(&attr);
+
+    if (rc != 0) {
+        return rc;
+    }
+    rc = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    if (rc == 0) {
+        rc = pthread_cond_init(&pool->has_ended, &attr);
+    }
+    (void)pthread_condattr_destroy(&attr);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = pthread_cond_init(&pool->has_work, NULL);
+    if (rc != 0) {
+        (void)pthread_cond_destroy(&pool->has_ended);
+    }
+    return rc;
 }
 
 int pool_new(unsigned threads, size_t queue_max, struct pool **out)
@@ -110,7 +140,7 @@ int pool_new(unsigned threads, size_t queue_max, struct pool **out)
         free(pool);
         return -rc;
     }
-    rc = pthread_cond_init(&pool->has_work, NULL);
+    rc = init_conditions(pool);
     if (rc != 0) {
         (void)pthread_mutex_destroy(&pool->mutex);
         free(pool);
@@ -122,15 +152,53 @@ int pool_new(unsigned threads, size_t queue_max, struct pool **out)
     return 0;
 }
 
+static void close_pool(struct pool *pool)
+{
+    (void)pthread_mutex_lock(&pool->mutex);
+    pool->is_closing = true;
+    (void)pthread_cond_broadcast(&pool->has_work);
+    (void)pthread_mutex_unlock(&pool->mutex);
+}
+
+/* True if all threads have ended in time. */
+static bool await_threads(struct pool *pool, uint64_t timeout_ms)
+{
+    struct timespec until;
+    bool have_ended;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (time_t)(timeout_ms / 1000);
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    (void)pthread_mutex_lock(&pool->mutex);
+    while (pool->living_count > 0 && pthread_cond_timedwait(&pool->has_ended, &pool->mutex, &until) == 0) {
+    }
+    have_ended = pool->living_count == 0;
+    (void)pthread_mutex_unlock(&pool->mutex);
+    return have_ended;
+}
+
+bool pool_free_within(struct pool *pool, uint64_t timeout_ms)
+{
+    if (pool != NULL) {
+        close_pool(pool);
+        if (!await_threads(pool, timeout_ms)) {
+            return false;
+        }
+        pool_free(pool);
+    }
+    return true;
+}
+
 void pool_free(struct pool *pool)
 {
     if (pool == NULL) {
         return;
     }
-    (void)pthread_mutex_lock(&pool->mutex);
-    pool->is_closing = true;
-    (void)pthread_cond_broadcast(&pool->has_work);
-    (void)pthread_mutex_unlock(&pool->mutex);
+    close_pool(pool);
     for (unsigned i = 0; i < pool->thread_count; i++) {
         (void)pthread_join(pool->threads[i], NULL);
     }
@@ -141,6 +209,7 @@ void pool_free(struct pool *pool)
         job->drop(job);
     }
     (void)pthread_cond_destroy(&pool->has_work);
+    (void)pthread_cond_destroy(&pool->has_ended);
     (void)pthread_mutex_destroy(&pool->mutex);
     free(pool);
 }

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <socks6/types.h>
 
@@ -25,6 +26,11 @@ struct pool_job {
 SOCKS6_MUST_CHECK int pool_new(unsigned threads, size_t queue_max, struct pool **out);
 /* Waits for the jobs that run; those that wait are dropped. Nobody may submit or withdraw any more. Takes NULL. */
 void pool_free(struct pool *pool);
+/*
+ * The same for jobs that may never end. False: some still run after `timeout_ms`. Then the pool and all that its jobs know
+ * must be left as they are until the process ends; jobs that wait are never called.
+ */
+SOCKS6_MUST_CHECK bool pool_free_within(struct pool *pool, uint64_t timeout_ms);
 
 /* From any thread. 0, or -EAGAIN: the queue is full, or there is no thread and none can be started. */
 SOCKS6_MUST_CHECK int pool_submit(struct pool *pool, struct pool_job *job);

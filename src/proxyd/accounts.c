@@ -62,15 +62,38 @@ void accounts_change_discard(struct accounts_change *change)
     }
 }
 
+static void drop_sessions(const struct accounts_change *change)
+{
+    if (change->changes_everyone) {
+        store_drop_every_user(change->store);
+    }
+    store_drop_users(change->store, change->changed, change->changed_count);
+}
+
+static void log_change(const struct accounts_change *change)
+{
+    const struct users_pam *pam = users_pam(change->after);
+
+    if (change->removes_everyone) {
+        log_info("users: all whom PAM had let in were removed");
+    }
+    if (pam != NULL) {
+        log_info("users: whoever PAM lets in by its service '%s'; %zu were removed", pam->service,
+                 change->removed_count);
+        return;
+    }
+    log_info("users: %zu in force; %zu were removed, %zu have another password",
+             change->after == NULL ? 0 : users_count(change->after), change->removed_count,
+             change->changed_count - change->removed_count);
+}
+
 void accounts_change_release(struct accounts_change *change)
 {
     if (change == NULL || atomic_fetch_sub_explicit(&change->references, 1, memory_order_acq_rel) > 1) {
         return;
     }
-    store_drop_users(change->store, change->changed, change->changed_count);
-    log_info("users: %zu in force; %zu were removed, %zu have another password",
-             change->after == NULL ? 0 : users_count(change->after), change->removed_count,
-             change->changed_count - change->removed_count);
+    drop_sessions(change);
+    log_change(change);
     change_free(change);
 }
 
@@ -98,9 +121,11 @@ static const struct users *no_users(void)
     return users_parse("", "", 0, &users, &error) == 0 ? users : NULL;
 }
 
+/* What PAM has let in is forgotten at every reload: nobody but the administrator knows that a user of it is gone. */
 static bool is_same(const struct users *a, const struct users *b, const struct accounts_change *change)
 {
-    return (a == NULL) == (b == NULL) && (a == NULL || users_count(a) == users_count(b)) && change->changed_count == 0;
+    return users_pam(a) == users_pam(b) && (a == NULL) == (b == NULL) &&
+           (a == NULL || users_count(a) == users_count(b)) && change->changed_count == 0;
 }
 
 int accounts_prepare(const struct accounts *accounts, const struct users *users, struct accounts_change **out)
@@ -123,6 +148,8 @@ int accounts_prepare(const struct accounts *accounts, const struct users *users,
         change_free(change);
         return -ENOMEM;
     }
+    change->removes_everyone = users_are_all_gone(change->before, users);
+    change->changes_everyone = users_pam(change->before) != NULL;
     *out = NULL;
     if (is_same(change->before, users, change)) {
         change_free(change);
@@ -144,7 +171,7 @@ static void carry_out(struct accounts *accounts, struct accounts_change *change)
 {
     users_release(accounts->users);
     accounts->users = change->after == NULL ? NULL : users_retain(change->after);
-    store_drop_users(accounts->store, change->changed, change->changed_count);
+    drop_sessions(change);
     accounts->tell(accounts->user, change);
     accounts_change_release(change);
 }
@@ -291,6 +318,9 @@ int accounts_new(struct loop *loop, const struct config *config, unsigned worker
     accounts->tell = tell;
     accounts->user = user;
     passwords_config_init(&settings);
+#if SOCKS6_WITH_PAM
+    settings.ask_pam = pamauth_ask;
+#endif
     err = passwords_new(&settings, &accounts->passwords);
     if (err == 0) {
         err = store_memory_new(&limits, &accounts->store);

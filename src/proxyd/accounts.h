@@ -27,7 +27,9 @@ struct accounts_change {
     _Atomic unsigned references;
     struct store *store;
     const struct users *before, *after; /* references; NULL = no users */
-    struct socks6_slice *removed;       /* whose connections end */
+    /* With PAM in `before`, where nobody is listed: the connections, the sessions of all who have logged in end. */
+    bool removes_everyone, changes_everyone;
+    struct socks6_slice *removed; /* whose connections end */
     size_t removed_count;
     struct socks6_slice *changed; /* whose sessions end: these, and those who have another password */
     size_t changed_count;

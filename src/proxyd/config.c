@@ -106,6 +106,7 @@ static struct config_snapshot *snapshot_new(void)
         .token_window = TOKEN_WINDOW_MAX,
     };
     snapshot->config.auth.methods = CONFIG_AUTH_ANONYMOUS;
+    snapshot->config.auth.pam_remember_ms = 60000;
     snapshot->config.happy_eyeballs = (struct config_happy_eyeballs){
         .race = {.race = true,
                  .resolution_delay_ms = HAPPY_EYEBALLS_RESOLUTION_DELAY_MS,

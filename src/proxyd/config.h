@@ -171,8 +171,10 @@ struct config_auth {
     unsigned methods;          /* enum config_auth_method, at least one; default CONFIG_AUTH_ANONYMOUS */
     unsigned line, column;     /* where they stand in the file; 0 = nowhere */
     char *users_path;          /* absolute; NULL = no users */
-    const struct users *users; /* the file as it was when the configuration was loaded; NULL = no users */
-    struct users_error remark; /* what is unwise about the file; empty = nothing */
+    char *pam;                 /* a service of PAM, which is asked instead of a file; NULL = none */
+    uint64_t pam_remember_ms;  /* how long its good answers hold */
+    const struct users *users; /* the file as it was when the configuration was loaded, or PAM; NULL = no users */
+    struct users_error remark; /* what is unwise about the file or the service; empty = nothing */
 };
 
 struct config {

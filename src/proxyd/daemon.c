@@ -162,7 +162,6 @@ static char *make_status(void *user, size_t *len)
     }
     dns_resolver_count(daemon->shared.dns, add_dns_value, &dns);
     const struct store *store = accounts_store(daemon->shared.accounts);
-    const struct users *users = accounts_users(daemon->shared.accounts);
     const struct status_facts facts = {
         .config_path = daemon->config_path,
         .config = daemon->config,
@@ -179,7 +178,8 @@ static char *make_status(void *user, size_t *len)
         .descriptors_max = daemon->descriptors,
         .sessions = store_session_count(store),
         .sessions_expired = store_expired_count(store),
-        .user_count = users == NULL ? 0 : users_count(users),
+        .logins_waiting = passwords_waiting_count(accounts_passwords(daemon->shared.accounts)),
+        .users = accounts_users(daemon->shared.accounts),
     };
     text = status_document(&facts, len);
     free(values);

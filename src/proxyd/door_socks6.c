@@ -78,7 +78,7 @@ static bool resume(struct door *door, const struct store_answer *answer)
     if (name.len == 0) {
         return true;
     }
-    if (auth->users == NULL || users_find(auth->users, name) == NULL) {
+    if (auth->users == NULL || !users_may_have(auth->users, name)) {
         return false;
     }
     door->user = identity_take(&auth->identities, name);
@@ -182,10 +182,12 @@ static void on_store_answer(struct store_query *query)
 static enum store_timing start_session(struct door *door, const char *realm)
 {
     const struct identity *user = door->user;
+    const struct users_pam *pam = user == NULL ? NULL : users_pam(door->setup.auth->users);
     const struct store_owner owner = {
         .realm = realm,
         .user = {user == NULL ? NULL : (const uint8_t *)user->name, user == NULL ? 0 : user->len},
         .client = *door->setup.client,
+        .valid_ms = pam == NULL ? 0 : pam->remember_ms,
     };
 
     return store_session_start(door->setup.auth->store, &door->query, &owner);

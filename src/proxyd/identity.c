@@ -108,6 +108,16 @@ struct identity *identity_take(struct identities *identities, struct socks6_slic
     return identity;
 }
 
+bool identities_mark(struct identities *identities, bool is_gone)
+{
+    for (uint32_t i = 0; i < identities->bucket_count; i++) {
+        for (struct identity *identity = identities->buckets[i]; identity != NULL; identity = identity->chain) {
+            identity->is_gone = is_gone;
+        }
+    }
+    return identities->count > 0;
+}
+
 void identity_release(struct identities *identities, struct identity *identity)
 {
     struct identity **place;

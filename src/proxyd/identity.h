@@ -36,6 +36,8 @@ void identities_done(struct identities *identities);
 SOCKS6_MUST_CHECK struct identity *identity_take(struct identities *identities, struct socks6_slice name);
 /* The one of this name if anybody holds it, without a reference; else NULL. */
 struct identity *identity_find(const struct identities *identities, struct socks6_slice name);
+/* Sets `is_gone` of all of them. Whether there is any. */
+bool identities_mark(struct identities *identities, bool is_gone);
 /* Gives a reference back. Takes NULL. */
 void identity_release(struct identities *identities, struct identity *identity);
 

@@ -24,6 +24,8 @@ static enum login_verdict verdict_of(const struct login *login, enum password_ve
         return LOGIN_WRONG;
     case PASSWORD_BACK_OFF:
         return LOGIN_BACK_OFF;
+    case PASSWORD_FAILED:
+        return LOGIN_FAILED;
     case PASSWORD_BUSY:
         break;
     }
@@ -43,6 +45,9 @@ static void count(struct stats *stats, enum login_verdict verdict)
         break;
     case LOGIN_BACK_OFF:
         counter = STATS_auth_backoff;
+        break;
+    case LOGIN_FAILED:
+        counter = STATS_auth_errors;
         break;
     case LOGIN_BUSY:
         break;
@@ -127,6 +132,8 @@ const char *login_why(enum login_verdict verdict)
         return "wrong user name or password";
     case LOGIN_BACK_OFF:
         return "too many wrong passwords from this address";
+    case LOGIN_FAILED:
+        return "PAM could not tell";
     case LOGIN_BUSY:
         break;
     }

@@ -11,7 +11,8 @@ enum login_verdict {
     LOGIN_GOOD,
     LOGIN_WRONG,    /* the password, or there is no such user */
     LOGIN_BACK_OFF, /* not looked at: this address has guessed wrong too often */
-    LOGIN_BUSY      /* not looked at: too many are being looked at, or there is no memory */
+    LOGIN_BUSY,     /* not looked at: too many are being looked at, or there is no memory */
+    LOGIN_FAILED    /* PAM could not tell */
 };
 
 struct login {

@@ -40,6 +40,7 @@
     X(auth_missing, COUNTER, NONE, "clients refused because they did not log in")                                      \
     X(auth_backoff, COUNTER, NONE, "log-ins refused unseen: too many wrong ones from that address")                    \
     X(auth_busy, COUNTER, NONE, "log-ins refused unseen: too many passwords to check, or no memory")                   \
+    X(auth_errors, COUNTER, NONE, "log-ins refused because PAM could not tell whether the password is right")          \
     X(sessions_started, COUNTER, NONE, "SOCKS 6 sessions granted")                                                     \
     X(sessions_refused, COUNTER, NONE, "sessions not granted: a limit, or no memory")                                  \
     X(sessions_resumed, COUNTER, NONE, "requests inside a session that there is")                                      \

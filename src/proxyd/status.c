@@ -76,7 +76,7 @@ void status_process(uint64_t uptime_ms, double out[STATUS_PROCESS_COUNT])
     out[STATUS_memory_bytes] = resident_bytes();
     out[STATUS_descriptors] = count_descriptors();
     out[STATUS_log_lines_lost] = (double)log_lost();
-    out[STATUS_sessions] = out[STATUS_sessions_expired] = 0;
+    out[STATUS_sessions] = out[STATUS_sessions_expired] = out[STATUS_logins_waiting] = 0;
 }
 
 /* ---- the document ---- */
@@ -128,6 +128,7 @@ static void put_process(const struct status_facts *facts, FILE *out)
     status_process(facts->uptime_ms, values);
     values[STATUS_sessions] = (double)facts->sessions;
     values[STATUS_sessions_expired] = (double)facts->sessions_expired;
+    values[STATUS_logins_waiting] = facts->logins_waiting;
     fputs("  \"process\": {\n", out);
     for (unsigned i = 0; i < STATUS_PROCESS_COUNT; i++) {
         fprintf(out, "    \"%s\": %.*f%s\n", process_infos[i].name, process_infos[i].unit == STATS_SECONDS ? 3 : 0,
@@ -185,10 +186,11 @@ static void put_listener(const struct config_listener *listener, const struct so
     fprintf(out, "], \"tls\": %s}", listener->tls != NULL ? "true" : "false");
 }
 
-/* Who may come in; for the users their number. */
+/* Who may come in; for the users their number, or which service of PAM knows them. */
 static void put_auth(const struct status_facts *facts, FILE *out)
 {
     const struct config_auth *auth = &facts->config->auth;
+    const struct users_pam *pam = users_pam(facts->users);
     const char *separator = "";
 
     fputs("  \"auth\": {\"methods\": [", out);
@@ -198,7 +200,11 @@ static void put_auth(const struct status_facts *facts, FILE *out)
             separator = ", ";
         }
     }
-    fprintf(out, "], \"users\": %zu},\n", facts->user_count);
+    if (pam != NULL) {
+        fprintf(out, "], \"users\": null, \"pam\": \"%s\"},\n", pam->service); /* of plain letters */
+    } else {
+        fprintf(out, "], \"users\": %zu},\n", facts->users == NULL ? 0 : users_count(facts->users));
+    }
 }
 
 static void put_listeners(const struct status_facts *facts, FILE *out)

@@ -21,7 +21,8 @@
     X(log_lines_lost, COUNTER, NONE,                                                                                   \
       "lines of the log that its reader was too slow for, or that could not be written")                               \
     X(sessions, GAUGE, NONE, "SOCKS 6 sessions that live now")                                                         \
-    X(sessions_expired, COUNTER, NONE, "sessions ended because nobody used them")
+    X(sessions_expired, COUNTER, NONE, "sessions ended because nobody used them, or by their age")                     \
+    X(logins_waiting, GAUGE, NONE, "log-ins whose password is being checked now, or waits for that")
 
 enum status_process_value {
 #define STATUS_ENUM(name, type, unit, help) STATUS_##name,
@@ -50,7 +51,8 @@ struct status_facts {
     size_t dns_count;
     uint32_t connections_max, descriptors_max; /* in force */
     uint64_t sessions, sessions_expired;
-    size_t user_count; /* users in force */
+    unsigned logins_waiting;
+    const struct users *users; /* in force; NULL = none */
 };
 
 /* The document, ending in a newline; to be freed. NULL = no memory. */

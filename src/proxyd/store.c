@@ -71,6 +71,11 @@ void store_drop_users(struct store *store, const struct socks6_slice *names, siz
     store->backend->drop_users(store, names, count);
 }
 
+void store_drop_every_user(struct store *store)
+{
+    store->backend->drop_every_user(store);
+}
+
 void store_expire(struct store *store, uint64_t now_ms)
 {
     store->backend->expire(store, now_ms);

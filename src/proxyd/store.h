@@ -72,6 +72,7 @@ struct store_owner {
     const char *realm;         /* 1 .. STORE_REALM_MAX bytes */
     struct socks6_slice user;  /* empty = anonymous */
     struct socks6_addr client; /* IPv4 or IPv6; IPv6 addresses count by /64 */
+    uint64_t valid_ms;         /* the session ends then, however much it is used; 0 = never for this reason */
 };
 
 /*
@@ -113,12 +114,15 @@ void store_cancel(struct store *store, struct store_query *query);
  */
 void store_drop_users(struct store *store, const struct socks6_slice *names, size_t count);
 
-/* Ends sessions that have been idle for too long; call it now and then (once a second). From any thread. */
+/* The same with all sessions that belong to a user at all. */
+void store_drop_every_user(struct store *store);
+
+/* Ends sessions that have been idle for too long, or whose time is over; call it now and then (once a second). From any thread. */
 void store_expire(struct store *store, uint64_t now_ms);
 
 /* Sessions that this process knows to live, for statistics. From any thread. */
 uint32_t store_session_count(const struct store *store);
-/* How many it has ended for being idle. From any thread. */
+/* How many it has ended for being idle or for their age. From any thread. */
 uint64_t store_expired_count(const struct store *store);
 
 /* No query may be open. Takes NULL. */

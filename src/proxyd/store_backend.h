@@ -23,6 +23,7 @@ struct store_backend {
     enum store_timing (*ask)(struct store *store, struct store_query *query, const struct store_question *question);
     void (*cancel)(struct store *store, struct store_query *query); /* NULL if it never answers later */
     void (*drop_users)(struct store *store, const struct socks6_slice *names, size_t count);
+    void (*drop_every_user)(struct store *store);
     void (*expire)(struct store *store, uint64_t now_ms);
     uint32_t (*session_count)(const struct store *store);
     uint64_t (*expired_count)(const struct store *store);

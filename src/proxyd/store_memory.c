@@ -4,8 +4,9 @@
  * Theory of operation. A session lives in one of sixty-four shards, chosen by the keyed hash of its id; everything about
  * it, its window included, is guarded by the shard's lock, so a token that two workers spend at once has one winner. A
  * shard is a chained hash table that grows and shrinks with its sessions, and a list of them in the order of their last
- * use: what is idle for too long is at its head. Expiry is coarse: a session is looked at when it is asked for and by
- * store_expire(), and either ends it.
+ * use: what is idle for too long is at its head. Sessions that are valid for a while only are in a second list as well, in
+ * the order in which they began; usually all have the same while, so that it is the order of their ends. Expiry is coarse: a
+ * session is looked at when it is asked for and by store_expire(), and either ends it.
  *
  * Caps are counted outside of the shards, before a session exists: in total and for the anonymous by atomics, per user
  * and per client address by tallies. A lock of a tally is taken with that of a shard held, never the other way round.
@@ -38,6 +39,8 @@ struct session {
     struct session *chain;         /* next in its bucket */
     struct session *older, *newer; /* in the order of use */
     uint64_t used_ms;
+    uint64_t until_ms;              /* 0 = does not end by itself */
+    struct session *before, *after; /* with `until_ms`: in the order of their start */
     uint64_t hash;
     uint64_t client_hash, user_hash; /* in the tallies; user_hash only if there is a name */
     struct token_window window;
@@ -53,6 +56,7 @@ struct shard {
     uint32_t session_count;
     uint64_t now_ms;
     struct session *oldest, *newest;
+    struct session *dated_first, *dated_last; /* those that end by themselves */
 };
 
 struct memory {
@@ -142,6 +146,31 @@ static void unlink_used(struct shard *shard, const struct session *session)
     }
 }
 
+static void link_dated(struct shard *shard, struct session *session)
+{
+    session->before = shard->dated_last;
+    if (shard->dated_last != NULL) {
+        shard->dated_last->after = session;
+    } else {
+        shard->dated_first = session;
+    }
+    shard->dated_last = session;
+}
+
+static void unlink_dated(struct shard *shard, const struct session *session)
+{
+    if (session->before != NULL) {
+        session->before->after = session->after;
+    } else {
+        shard->dated_first = session->after;
+    }
+    if (session->after != NULL) {
+        session->after->before = session->before;
+    } else {
+        shard->dated_last = session->before;
+    }
+}
+
 /* 0 or -ENOMEM. */
 static int insert(struct shard *shard, struct session *session)
 {
@@ -157,6 +186,10 @@ static int insert(struct shard *shard, struct session *session)
     *bucket = session;
     session->used_ms = shard->now_ms;
     link_newest(shard, session);
+    if (session->until_ms != 0) {
+        session->until_ms += shard->now_ms; /* it was how long, until the clock was known */
+        link_dated(shard, session);
+    }
     shard->session_count++;
     return 0;
 }
@@ -195,6 +228,9 @@ static void drop(struct memory *memory, struct shard *shard, struct session *ses
     }
     *place = session->chain;
     unlink_used(shard, session);
+    if (session->until_ms != 0) {
+        unlink_dated(shard, session);
+    }
     shard->session_count--;
     give_place(memory, session);
     session_free(session);
@@ -207,6 +243,17 @@ static void drop(struct memory *memory, struct shard *shard, struct session *ses
     }
 }
 
+static void expire_one(struct memory *memory, struct shard *shard, struct session *session)
+{
+    drop(memory, shard, session);
+    (void)atomic_fetch_add_explicit(&memory->expired, 1, memory_order_relaxed);
+}
+
+static bool is_over(const struct shard *shard, const struct session *session)
+{
+    return session->until_ms != 0 && shard->now_ms >= session->until_ms;
+}
+
 static void expire(struct memory *memory, struct shard *shard, uint64_t now_ms)
 {
     uint64_t idle_ms = atomic_load_explicit(&memory->limits.idle_ms, memory_order_relaxed);
@@ -215,8 +262,10 @@ static void expire(struct memory *memory, struct shard *shard, uint64_t now_ms)
         shard->now_ms = now_ms;
     }
     while (idle_ms != 0 && shard->oldest != NULL && shard->now_ms - shard->oldest->used_ms >= idle_ms) {
-        drop(memory, shard, shard->oldest);
-        (void)atomic_fetch_add_explicit(&memory->expired, 1, memory_order_relaxed);
+        expire_one(memory, shard, shard->oldest);
+    }
+    while (shard->dated_first != NULL && is_over(shard, shard->dated_first)) {
+        expire_one(memory, shard, shard->dated_first);
     }
 }
 
@@ -228,7 +277,7 @@ static struct session *find(const struct shard *shard, uint64_t hash, const stru
     while (session != NULL && (session->hash != hash || !is_same(session->id, question->id, STORE_ID_LEN))) {
         session = session->chain;
     }
-    if (session == NULL || session->realm_len != question->realm_len ||
+    if (session == NULL || is_over(shard, session) || session->realm_len != question->realm_len ||
         memcmp(session->names + session->user_len, question->realm, question->realm_len) != 0) {
         return NULL;
     }
@@ -323,6 +372,7 @@ static struct session *session_new(const struct memory *memory, const struct sto
     }
     session->user_len = (uint8_t)owner->user.len;
     session->realm_len = (uint8_t)question->realm_len;
+    session->until_ms = owner->valid_ms;
     if (owner->user.len > 0) {
         memcpy(session->names, owner->user.data, owner->user.len);
         session->user_hash = siphash(&memory->hash_key, owner->user.data, owner->user.len);
@@ -485,23 +535,34 @@ static bool is_named(const struct session *session, const struct socks6_slice *n
     return false;
 }
 
-static void memory_drop_users(struct store *store, const struct socks6_slice *names, size_t count)
+/* Those of the users in `names`; NULL: of all users. */
+static void drop_named(struct memory *memory, const struct socks6_slice *names, size_t count)
 {
-    struct memory *memory = memory_of(store);
-
-    for (unsigned i = 0; i < SHARD_COUNT && count > 0; i++) {
+    for (unsigned i = 0; i < SHARD_COUNT; i++) {
         struct shard *shard = &memory->shards[i];
         struct session *session, *newer;
 
         (void)pthread_mutex_lock(&shard->lock);
         for (session = shard->oldest; session != NULL; session = newer) {
             newer = session->newer;
-            if (session->user_len > 0 && is_named(session, names, count)) {
+            if (session->user_len > 0 && (names == NULL || is_named(session, names, count))) {
                 drop(memory, shard, session);
             }
         }
         (void)pthread_mutex_unlock(&shard->lock);
     }
+}
+
+static void memory_drop_users(struct store *store, const struct socks6_slice *names, size_t count)
+{
+    if (count > 0) {
+        drop_named(memory_of(store), names, count);
+    }
+}
+
+static void memory_drop_every_user(struct store *store)
+{
+    drop_named(memory_of(store), NULL, 0);
 }
 
 static void memory_expire(struct store *store, uint64_t now_ms)
@@ -549,6 +610,7 @@ static void memory_free(struct store *store)
 static const struct store_backend memory_backend = {
     .ask = memory_ask,
     .drop_users = memory_drop_users,
+    .drop_every_user = memory_drop_every_user,
     .expire = memory_expire,
     .session_count = memory_session_count,
     .expired_count = memory_expired_count,

@@ -31,6 +31,7 @@ struct users {
     char *text;
     size_t count;
     struct user *users;
+    struct users_pam pam; /* instead of a file; service empty = not so */
 };
 
 /* What some editors put in front of a text, unseen. */
@@ -411,6 +412,27 @@ int users_load(const char *path, const struct users **out, struct users_error *e
 
 /* --- using --- */
 
+int users_of_pam(const char *service, uint64_t remember_ms, const struct users **out)
+{
+    static _Atomic unsigned last;
+    struct users *users = calloc(1, sizeof *users);
+
+    if (users == NULL) {
+        return -ENOMEM;
+    }
+    atomic_init(&users->references, 1);
+    (void)snprintf(users->pam.service, sizeof users->pam.service, "%s", service);
+    (void)snprintf(users->pam.source, sizeof users->pam.source, "pam:%u", atomic_fetch_add(&last, 1) + 1);
+    users->pam.remember_ms = remember_ms;
+    *out = users;
+    return 0;
+}
+
+const struct users_pam *users_pam(const struct users *users)
+{
+    return users != NULL && users->pam.service[0] != '\0' ? &users->pam : NULL;
+}
+
 const struct users *users_retain(const struct users *users)
 {
     /* The count is the only thing that changes in a snapshot. */
@@ -453,6 +475,11 @@ const struct user *users_find(const struct users *users, struct socks6_slice nam
     return NULL;
 }
 
+bool users_may_have(const struct users *users, struct socks6_slice name)
+{
+    return users_pam(users) != NULL || users_find(users, name) != NULL;
+}
+
 size_t users_count(const struct users *users)
 {
     return users->count;
@@ -484,8 +511,22 @@ size_t users_gone(const struct users *before, const struct users *after, bool ch
     return count;
 }
 
+static bool is_same_service(const struct users *before, const struct users *after)
+{
+    return users_pam(before) != NULL && users_pam(after) != NULL &&
+           strcmp(before->pam.service, after->pam.service) == 0;
+}
+
+bool users_are_all_gone(const struct users *before, const struct users *after)
+{
+    return users_pam(before) != NULL && !is_same_service(before, after);
+}
+
 bool users_agree(const struct users *before, const struct users *after, struct socks6_slice name)
 {
+    if (is_same_service(before, after)) {
+        return true;
+    }
     const struct user *was = users_find(before, name), *is = before == after ? was : users_find(after, name);
 
     return was != NULL && is != NULL && is_same_hash(was, is);

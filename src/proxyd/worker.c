@@ -113,7 +113,7 @@ static void on_order(struct loop_msg *msg)
 /* Marks those who are gone, for conn_abort_gone() and session_abort_gone(). Whether any of them is here. */
 static bool mark_gone(struct worker *worker, const struct accounts_change *change, bool is_gone)
 {
-    bool is_any = false;
+    bool is_any = change->removes_everyone && identities_mark(&worker->auth.identities, is_gone);
 
     for (size_t i = 0; i < change->removed_count; i++) {
         struct identity *identity = identity_find(&worker->auth.identities, change->removed[i]);

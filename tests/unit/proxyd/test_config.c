@@ -1193,6 +1193,8 @@ static void test_printing_shows_defaults_and_what_no_rule_matches(void **state)
              "auth:\n"
              "  methods: [anonymous]\n"
              "  users: none\n"
+             "  pam: none\n"
+             "  pam_remember: 1m\n"
              "limits:\n"
              "  handshake: 10s\n"
              "  connect: 30s\n"

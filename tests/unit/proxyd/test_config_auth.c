@@ -168,6 +168,76 @@ static void test_errors_say_where_they_are(void **state)
     }
 }
 
+#if SOCKS6_WITH_PAM
+static void test_pam_is_read_and_printed(void **state)
+{
+    const struct config *config =
+        load_or_fail("auth: {methods: [password, anonymous], pam: no-such_service.1, pam_remember: 90s}\n"
+                     "rules:\n  - allow: {users: [alice]}\n");
+    char *printed = written(config, config_print), *notes = written(config, config_notes);
+    const struct config *again = load_or_fail(printed);
+
+    (void)state;
+    assert_string_equal(users_pam(config->auth.users)->service, "no-such_service.1");
+    assert_int_equal(users_pam(config->auth.users)->remember_ms, 90000);
+    assert_int_equal(users_count(config->auth.users), 0);
+    assert_non_null(strstr(printed, "  users: none\n  pam: no-such_service.1\n  pam_remember: 90s\n"));
+    assert_string_equal(again->auth.pam, config->auth.pam);
+    assert_int_equal(again->auth.pam_remember_ms, 90000);
+    assert_non_null(
+        strstr(notes, "note: there is no file 'no-such_service.1' in /etc/pam.d; PAM does what its service"));
+    assert_null(strstr(notes, "alice")); /* nobody knows whether there is one */
+    free(printed);
+    free(notes);
+    config_release(again);
+    config_release(config);
+}
+
+static void test_pam_goes_with_passwords_alone(void **state)
+{
+    static const struct {
+        const char *text, *error;
+    } cases[] = {
+        {"auth: {methods: password, users: users, pam: x}\n", ":1:46: users are in a file or with PAM; remove one of"},
+        {"auth: {methods: [password, certificate], pam: x}\n", ":1:17: 'certificate' needs a list of the users"},
+        {"auth: {methods: certificate, pam: x}\n", ":1:17: 'certificate' needs a list of the users"},
+        {"auth: {pam: x}\n", ":1:13: nobody is asked for a password without 'password' among the methods"},
+        {"auth: {methods: password}\n", "add 'users: FILE' ('socks6 passwd' writes it), or 'pam: SERVICE'"},
+        {"auth: {methods: password, pam: /etc/pam.d/x}\n", ":1:32: '/etc/pam.d/x' is not a service of PAM; write the"},
+        {"auth: {methods: password, pam: Socks}\n", "'Socks' is not a service of PAM"},
+        {"auth: {methods: password, pam: ..}\n", "'..' is not a service of PAM"},
+        {"auth: {methods: password, pam: []}\n", "the name of a service of PAM"},
+        {"auth: {methods: password, pam: x, pam_remember: none}\n", "cannot be without a limit"},
+        {"auth: {methods: password, pam: x, pam_remember: 60}\n", "has no unit"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct config *config = NULL;
+        struct config_error error = {""};
+
+        assert_int_equal(load(cases[i].text, &config, &error), -1);
+        if (strstr(error.text, cases[i].error) == NULL) {
+            fail_msg("%s\nexpected: %s", error.text, cases[i].error);
+        }
+    }
+}
+#else
+static void test_a_build_without_pam_refuses_it(void **state)
+{
+    const struct config *config = NULL;
+    struct config_error error;
+
+    (void)state;
+    assert_int_equal(load("auth:\n  methods: password\n  pam: socks6d\n", &config, &error), -1);
+    assert_non_null(strstr(error.text, "f.yaml:3:8: this socks6d was built without PAM; build it with 'meson setup "
+                                       "-Dpam=enabled'"));
+    config = load_or_fail("auth: {pam: none, pam_remember: 5m}\n");
+    assert_null(config->auth.users);
+    config_release(config);
+}
+#endif
+
 static void test_notes_tell_what_is_unwise(void **state)
 {
     const struct config *config;
@@ -214,6 +284,12 @@ int main(void)
         cmocka_unit_test(test_users_are_found_beside_the_file_and_loaded),
         cmocka_unit_test(test_whoever_must_log_in_may_come_from_anywhere),
         cmocka_unit_test(test_errors_say_where_they_are),
+#if SOCKS6_WITH_PAM
+        cmocka_unit_test(test_pam_is_read_and_printed),
+        cmocka_unit_test(test_pam_goes_with_passwords_alone),
+#else
+        cmocka_unit_test(test_a_build_without_pam_refuses_it),
+#endif
         cmocka_unit_test(test_notes_tell_what_is_unwise),
         cmocka_unit_test(test_limits_of_sessions_are_read_and_printed),
     };
