@@ -28,7 +28,7 @@ SOCKS6_MUST_CHECK int pool_new(unsigned threads, size_t queue_max, struct pool *
 void pool_free(struct pool *pool);
 /*
  * The same for jobs that may never end. False: some still run after `timeout_ms`. Then the pool and all that its jobs know
- * must be left as they are until the process ends; jobs that wait are never called.
+ * must be left as they are, to be freed later or never; jobs that wait are not called.
  */
 SOCKS6_MUST_CHECK bool pool_free_within(struct pool *pool, uint64_t timeout_ms);
 

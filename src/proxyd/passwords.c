@@ -658,6 +658,7 @@ void passwords_free(struct passwords *passwords)
     passwords->is_closing = true;
     (void)pthread_mutex_unlock(&passwords->mutex);
     pool_free(passwords->pool);
+    passwords->pool = NULL;
     if (!pool_free_within(passwords->pam_pool, PAM_END_MS)) {
         log_warning("pam: some questions are not answered; not waiting for them");
         return;

@@ -38,7 +38,7 @@ void passwords_config_init(struct passwords_config *config);
 /* 0 or -errno. */
 SOCKS6_MUST_CHECK int passwords_new(const struct passwords_config *config, struct passwords **out);
 /*
- * Waits for running checks, but for those by PAM only a moment: if some go on, all this is left in memory for them. All
+ * Waits for running checks, but for those by PAM only a moment: if some go on, all this is left for them, to be freed again or never. All
  * loops must have stopped; checks that are open are dropped and gone: cancel them before, or not at all (with PAM: cancel
  * them). Takes NULL. A loop may be freed before if all its checks were cancelled.
  */

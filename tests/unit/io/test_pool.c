@@ -211,6 +211,26 @@ static void test_freeing_waits_for_what_runs_and_drops_the_rest(void **state)
     assert_int_equal(run_count + drop_count, 5);
 }
 
+/* What does not end is left alone, with its pool; what waits is never called. */
+static void test_freeing_waits_for_so_long_only(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(pool_submit(pool, &jobs[i].job), 0);
+    }
+    pass(&entered);
+    pass(&entered);
+    assert_false(pool_free_within(pool, 20));
+    assert_false(jobs[0].has_run || jobs[1].has_run || jobs[2].is_dropped);
+    (void)sem_post(&gate);
+    assert_false(pool_free_within(pool, 20)); /* one of the two is still there */
+    (void)sem_post(&gate);
+    assert_true(pool_free_within(pool, 60000));
+    pool = NULL;
+    assert_true(jobs[0].has_run && jobs[1].has_run && jobs[2].is_dropped);
+    assert_true(pool_free_within(NULL, 0));
+}
+
 static void test_without_threads_nothing_is_taken(void **state)
 {
     (void)state;
@@ -250,6 +270,7 @@ int main(void)
         TEST(test_an_idle_thread_is_used_again),
         TEST(test_only_what_waits_can_be_withdrawn),
         TEST(test_freeing_waits_for_what_runs_and_drops_the_rest),
+        TEST(test_freeing_waits_for_so_long_only),
         TEST(test_without_threads_nothing_is_taken),
         TEST(test_senseless_sizes_are_refused),
     };

@@ -207,6 +207,63 @@ static void test_without_users_all_are_gone(void **state)
     accounts_free(accounts);
 }
 
+/* A reload with PAM, by this service; NULL: with nobody. */
+static void reload_pam(const char *service)
+{
+    const struct config *config = load(NULL);
+    const struct users *users = NULL;
+    struct accounts_change *change = NULL;
+
+    if (service != NULL) {
+        assert_int_equal(users_of_pam(service, 60000, &users), 0);
+    }
+    assert_int_equal(accounts_prepare(accounts, users, &change), 0);
+    assert_non_null(change);
+    accounts_commit(accounts, config, change);
+    users_release(users);
+    config_release(config);
+}
+
+static void test_with_pam_all_sessions_end_and_connections_if_it_goes(void **state)
+{
+    uint8_t alice[STORE_ID_LEN], bob[STORE_ID_LEN], late[STORE_ID_LEN], nobody[STORE_ID_LEN];
+
+    (void)state;
+    start("alice:" HASH "\n");
+    reload_pam("socks6d");
+    assert_int_equal(told->removed_count, 1); /* alice of the file */
+    assert_false(told->removes_everyone || told->changes_everyone);
+    hear();
+    new_session("alice", alice);
+    new_session("bob", bob);
+    new_session("", nobody);
+    reload_pam("socks6d");
+    assert_int_equal(told->removed_count, 0);
+    assert_false(told->removes_everyone);
+    assert_false(lives(alice) || lives(bob));
+    new_session("bob", late); /* by a worker that has not heard of it */
+    hear();
+    assert_false(lives(late));
+    assert_true(lives(nobody));
+    reload_pam("other");
+    assert_true(told->removes_everyone);
+    hear();
+    new_session("bob", bob);
+    assert_true(reload("bob:" HASH "\n"));
+    assert_true(told->removes_everyone);
+    assert_int_equal(told->removed_count, 0);
+    hear();
+    assert_false(lives(bob));
+    reload_pam("other");
+    hear();
+    reload_pam(NULL);
+    assert_true(told->removes_everyone);
+    assert_null(told->after);
+    hear();
+    assert_true(lives(nobody));
+    accounts_free(accounts);
+}
+
 static void test_a_change_can_be_discarded(void **state)
 {
     struct accounts_change *change = NULL;
@@ -318,6 +375,7 @@ int main(void)
         cmocka_unit_test(test_a_change_names_who_is_gone_and_ends_sessions_twice),
         cmocka_unit_test(test_the_same_users_are_no_news),
         cmocka_unit_test(test_without_users_all_are_gone),
+        cmocka_unit_test(test_with_pam_all_sessions_end_and_connections_if_it_goes),
         cmocka_unit_test(test_a_change_can_be_discarded),
         cmocka_unit_test(test_without_memory_nothing_changes),
         cmocka_unit_test(test_the_file_is_followed_and_a_bad_one_is_not_taken),

@@ -71,6 +71,32 @@ static void test_thousands_are_found_and_go(void **state)
     identities_done(&identities);
 }
 
+static void test_all_can_be_marked(void **state)
+{
+    struct identities identities;
+    struct identity *all[100];
+    char name[32];
+
+    (void)state;
+    assert_int_equal(identities_init(&identities), 0);
+    assert_false(identities_mark(&identities, true));
+    for (unsigned i = 0; i < 100; i++) {
+        (void)snprintf(name, sizeof name, "user%u", i);
+        all[i] = identity_take(&identities, slice(name));
+        assert_non_null(all[i]);
+    }
+    for (int is_gone = 1; is_gone >= 0; is_gone--) {
+        assert_true(identities_mark(&identities, is_gone != 0));
+        for (unsigned i = 0; i < 100; i++) {
+            assert_int_equal(all[i]->is_gone, is_gone);
+        }
+    }
+    for (unsigned i = 0; i < 100; i++) {
+        identity_release(&identities, all[i]);
+    }
+    identities_done(&identities);
+}
+
 static void test_realms_are_told_apart_by_transport_address_and_methods(void **state)
 {
     const uint8_t ip[4] = {192, 0, 2, 1}, ip6[16] = {0x20, 1, 0xd, 0xb8, [15] = 1};
@@ -93,6 +119,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_name_has_one_copy_while_anybody_holds_it),
         cmocka_unit_test(test_thousands_are_found_and_go),
+        cmocka_unit_test(test_all_can_be_marked),
         cmocka_unit_test(test_realms_are_told_apart_by_transport_address_and_methods),
     };
 

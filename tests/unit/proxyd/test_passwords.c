@@ -1,6 +1,6 @@
 /*
  * Checking passwords: on real loops and threads, with a clock of the tests' own. Hashing is real, or waits at a gate and
- * answers what the test says.
+ * answers what the test says. PAM is a function of ours.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "proxyd/backoff.h"
@@ -522,6 +523,213 @@ static void test_freeing_drops_what_is_open(void **state)
     passwords_free(NULL);
 }
 
+/* --- by PAM --- */
+
+static struct {
+    _Atomic bool is_gated;
+    _Atomic unsigned calls;
+    sem_t entered, gate;
+    enum pamauth_verdict failure;
+    char service[80], user[SOCKS6_USERNAME_MAX + 1], client[64]; /* of the last call */
+    size_t password_len;
+} asked;
+
+/* Lets everybody in with the password "right". */
+static enum pamauth_verdict fake_pam(const struct pamauth_question *question)
+{
+    asked.calls++;
+    if (asked.is_gated) {
+        (void)sem_post(&asked.entered);
+        pass(&asked.gate);
+    }
+    (void)pthread_mutex_lock(&setting_lock);
+    (void)snprintf(asked.service, sizeof asked.service, "%s", question->service);
+    (void)snprintf(asked.user, sizeof asked.user, "%s", question->user);
+    (void)snprintf(asked.client, sizeof asked.client, "%s", question->client);
+    asked.password_len = strlen(question->password);
+    (void)pthread_mutex_unlock(&setting_lock);
+    return strcmp(question->password, "right") == 0 ? PAMAUTH_RIGHT : asked.failure;
+}
+
+static void renew_pam(void)
+{
+    users_release(users);
+    assert_int_equal(users_of_pam("socks6d", 60000, &users), 0);
+}
+
+static int setup_pam(void **state)
+{
+    if (setup(state) != 0) {
+        return -1;
+    }
+    asked.is_gated = false;
+    asked.calls = 0;
+    asked.failure = PAMAUTH_WRONG;
+    (void)sem_init(&asked.entered, 0, 0);
+    (void)sem_init(&asked.gate, 0, 0);
+    renew_pam();
+    passwords_free(passwords);
+    config.ask_pam = fake_pam;
+    config.pam_threads = 2;
+    config.pam_step_ms = 20;
+    return passwords_new(&config, &passwords);
+}
+
+static void test_pam_is_asked_with_what_is_known(void **state)
+{
+    char name[SOCKS6_USERNAME_MAX + 1], password[SOCKS6_PASSWORD_MAX + 1];
+
+    (void)state;
+    assert_int_equal(check("alice", "right"), PASSWORD_RIGHT);
+    assert_string_equal(asked.service, "socks6d");
+    assert_string_equal(asked.user, "alice");
+    assert_string_equal(asked.client, "192.0.2.1");
+    assert_int_equal(check("alice", "Right"), PASSWORD_WRONG);
+    asked.failure = PAMAUTH_FAILED;
+    assert_int_equal(check("alice", "wrong"), PASSWORD_FAILED);
+    memset(name, 'n', sizeof name - 1);
+    memset(password, 'p', sizeof password - 1);
+    name[sizeof name - 1] = password[sizeof password - 1] = '\0';
+    assert_int_equal(check(name, password), PASSWORD_FAILED);
+    assert_string_equal(asked.user, name);
+    assert_int_equal(asked.password_len, SOCKS6_PASSWORD_MAX);
+    assert_int_equal(hashing.calls, 0);
+}
+
+static void test_pam_is_not_asked_about_what_could_mislead_a_module(void **state)
+{
+    static const char *const names[] = {"", "a/b", "/", "a:b", "-a", "-", ".", "..", "a\n", "\x7f", "a\tb"};
+    struct socks6_credentials given = credentials("alice", "right");
+    static const uint8_t longer[] = "right\0and more", name[] = "alice\0";
+
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        set_client((uint8_t)(10 + i));
+        assert_int_equal(check(names[i], "right"), PASSWORD_WRONG);
+    }
+    set_client(1);
+    assert_int_equal(check("alice", ""), PASSWORD_WRONG); /* some servers let those in who bring none */
+    given.password = (struct socks6_slice){longer, sizeof longer - 1};
+    assert_int_equal(check_given(&given), PASSWORD_WRONG);
+    given = credentials("alice", "right");
+    given.username = (struct socks6_slice){name, 6};
+    assert_int_equal(check_given(&given), PASSWORD_WRONG);
+    assert_int_equal(asked.calls, 0);
+    assert_int_equal(check("...", "right"), PASSWORD_RIGHT);
+    assert_int_equal(check("a-b.c@example.org", "right"), PASSWORD_RIGHT);
+    assert_int_equal(check("j\xc3\xb6rg", "right"), PASSWORD_RIGHT);
+}
+
+/* For this user, password and address, for a while, until a reload. */
+static void test_what_pam_let_in_is_remembered_for_a_while(void **state)
+{
+    (void)state;
+    assert_int_equal(check("alice", "right"), PASSWORD_RIGHT);
+    now_ms += 59999;
+    assert_int_equal(ask_now("alice", "right"), PASSWORD_RIGHT);
+    set_client(2);
+    assert_int_equal(check("alice", "right"), PASSWORD_RIGHT);
+    assert_int_equal(asked.calls, 2);
+    set_client(1);
+    assert_int_equal(check("bob", "right"), PASSWORD_RIGHT);
+    assert_int_equal(asked.calls, 3);
+    now_ms += 1;
+    assert_int_equal(check("alice", "right"), PASSWORD_RIGHT);
+    assert_int_equal(asked.calls, 4);
+    renew_pam();
+    assert_int_equal(check("alice", "right"), PASSWORD_RIGHT);
+    assert_int_equal(asked.calls, 5);
+    assert_int_equal(check("alice", "wrong"), PASSWORD_WRONG);
+    assert_int_equal(check("alice", "wrong"), PASSWORD_WRONG);
+    assert_int_equal(asked.calls, 7);
+}
+
+static void test_guessing_with_pam_must_wait(void **state)
+{
+    (void)state;
+    assert_int_equal(check("alice", "right"), PASSWORD_RIGHT);
+    asked.failure = PAMAUTH_FAILED; /* a broken server is nobody's guess */
+    for (unsigned i = 0; i <= 2 * BACKOFF_FREE; i++) {
+        assert_int_equal(check("alice", "wrong"), PASSWORD_FAILED);
+    }
+    asked.failure = PAMAUTH_WRONG;
+    for (unsigned i = 0; i <= BACKOFF_FREE; i++) {
+        assert_int_equal(check("alice", "wrong"), PASSWORD_WRONG);
+    }
+    assert_int_equal(ask_now("alice", "right"), PASSWORD_BACK_OFF);
+    set_client(2);
+    assert_int_equal(check("alice", "right"), PASSWORD_RIGHT);
+}
+
+static uint64_t real_ms(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* With the tests' clock at a standstill PAM takes no time, and what is told is told one whole step later. */
+static void test_refusals_by_pam_are_held_and_can_be_cancelled_meanwhile(void **state)
+{
+    uint64_t start_ms;
+    struct password_check *held;
+
+    (void)state;
+    passwords_free(passwords);
+    config.pam_step_ms = 300;
+    assert_int_equal(passwords_new(&config, &passwords), 0);
+    start_ms = real_ms();
+    assert_int_equal(check("alice", "wrong"), PASSWORD_WRONG);
+    assert_true(real_ms() - start_ms >= 300 - LOOP_TICK_MS);
+    (void)ask_later("alice", "wrong");
+    assert_int_equal(check("bob", "right"), PASSWORD_RIGHT); /* asked later, told before */
+    await(3);
+    assert_int_equal(answers.verdicts[2], PASSWORD_WRONG);
+    held = ask_later("carol", "wrong");
+    while (passwords_waiting_count(passwords) > 0) {
+        (void)usleep(1000);
+    }
+    assert_int_equal(check("dave", "right"), PASSWORD_RIGHT); /* behind carol's answer, which is held now */
+    password_cancel(held);
+    asked.failure = PAMAUTH_FAILED;
+    assert_int_equal(check("erin", "wrong"), PASSWORD_FAILED); /* the next that is told anything */
+}
+
+/* Whoever waits for PAM waits with others; what hashes does not wait at all, nor does the daemon when it ends. */
+static void test_a_pam_that_hangs_holds_up_nothing_else(void **state)
+{
+    const struct users *pam_users = users;
+    struct passwords *left = passwords;
+    char text[256];
+
+    (void)state;
+    asked.is_gated = true;
+    for (unsigned i = 0; i < config.pam_threads; i++) {
+        set_client((uint8_t)i);
+        (void)ask_later(i == 0 ? "alice" : "bob", "hangs");
+        pass(&asked.entered);
+    }
+    assert_int_equal(passwords_waiting_count(passwords), 2);
+    (void)ask_later("carol", "waits");
+    assert_int_equal(passwords_waiting_count(passwords), 3);
+    (void)snprintf(text, sizeof text, "alice:%s\n", hash_of("$6$", 1000, "right"));
+    users = parse(text);
+    assert_int_equal(check("alice", "right"), PASSWORD_RIGHT);
+    users_release(users);
+    users = pam_users;
+    passwords_free(passwords); /* comes back, and leaves it where it is */
+    passwords = NULL;
+    for (unsigned i = 0; i < config.pam_threads; i++) {
+        (void)sem_post(&asked.gate);
+    }
+    while (passwords_waiting_count(left) > 1) { /* carol is never asked about */
+        (void)usleep(1000);
+    }
+    passwords_free(left); /* a second time, when all is over */
+    assert_int_equal(asked.calls, 2);
+}
+
 /* --- the cache by itself --- */
 
 static void test_the_cache_is_bounded_and_keeps_the_newest(void **state)
@@ -589,6 +797,7 @@ static void test_tags_tell_everything_apart(void **state)
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define PAM_TEST(name) cmocka_unit_test_setup_teardown(name, setup_pam, teardown)
 
 int main(void)
 {
@@ -610,6 +819,12 @@ int main(void)
         TEST(test_one_answer_may_cancel_the_next),
         TEST(test_a_cancelled_guess_counts),
         TEST(test_freeing_drops_what_is_open),
+        PAM_TEST(test_pam_is_asked_with_what_is_known),
+        PAM_TEST(test_pam_is_not_asked_about_what_could_mislead_a_module),
+        PAM_TEST(test_what_pam_let_in_is_remembered_for_a_while),
+        PAM_TEST(test_guessing_with_pam_must_wait),
+        PAM_TEST(test_refusals_by_pam_are_held_and_can_be_cancelled_meanwhile),
+        PAM_TEST(test_a_pam_that_hangs_holds_up_nothing_else),
         TEST(test_the_cache_is_bounded_and_keeps_the_newest),
         TEST(test_tags_tell_everything_apart),
     };

@@ -260,6 +260,76 @@ static void test_idle_sessions_end(void **state)
     assert_int_equal(store_session_count(store), 0);
 }
 
+static struct store_answer start_for(const char *user, uint64_t valid_ms)
+{
+    struct store_query query = {.now_ms = now_ms};
+    const struct store_owner owner = {.realm = PLAIN, .user = text(user), .client = address(1), .valid_ms = valid_ms};
+
+    assert_int_equal(store_session_start(store, &query, &owner), STORE_NOW);
+    assert_int_equal(query.answer.status, STORE_OK);
+    return query.answer;
+}
+
+static void test_sessions_can_have_an_end_however_much_they_are_used(void **state)
+{
+    struct store_answer first = start_for("alice", 5000), long_one, second, other = start("alice", 1, PLAIN);
+
+    (void)state;
+    now_ms += 1000;
+    long_one = start_for("bob", 60000);
+    second = start_for("alice", 5000);
+    now_ms += 3999;
+    assert_int_equal(look_up(id_of(&first), PLAIN).status, STORE_OK);
+    now_ms += 1;
+    assert_int_equal(look_up(id_of(&first), PLAIN).status, STORE_UNKNOWN);
+    assert_int_equal(look_up(id_of(&second), PLAIN).status, STORE_OK);
+    now_ms += 1000;
+    assert_int_equal(request_window(id_of(&second), 4).status, STORE_UNKNOWN);
+    assert_int_equal(look_up(id_of(&long_one), PLAIN).status, STORE_OK);
+    now_ms += 60000;
+    store_expire(store, now_ms);
+    assert_int_equal(store_session_count(store), 1);
+    assert_int_equal(store_expired_count(store), 3);
+    assert_int_equal(look_up(id_of(&other), PLAIN).status, STORE_OK);
+}
+
+/* Out of the list of those that end by themselves from its head, its middle, its tail. */
+static void test_sessions_with_an_end_can_end_before(void **state)
+{
+    struct store_answer all[300];
+
+    (void)state;
+    limits.per_user = 0;
+    use_limits();
+    for (unsigned i = 0; i < 300; i++) {
+        all[i] = start_for("alice", 5000);
+    }
+    for (unsigned i = 0; i < 300; i++) {
+        if (i % 3 != 0) {
+            assert_int_equal(end(id_of(&all[299 - i]), PLAIN).status, STORE_OK);
+        }
+    }
+    assert_int_equal(store_session_count(store), 100);
+    now_ms += 4999;
+    store_expire(store, now_ms);
+    assert_int_equal(store_session_count(store), 100);
+    now_ms += 1;
+    store_expire(store, now_ms);
+    assert_int_equal(store_session_count(store), 0);
+}
+
+static void test_all_users_can_be_dropped_at_once(void **state)
+{
+    struct store_answer nobody = start("", 1, PLAIN), alice = start("alice", 1, PLAIN), bob = start_for("bob", 5000);
+
+    (void)state;
+    store_drop_every_user(store);
+    assert_int_equal(store_session_count(store), 1);
+    assert_int_equal(look_up(id_of(&nobody), PLAIN).status, STORE_OK);
+    assert_int_equal(look_up(id_of(&alice), PLAIN).status, STORE_UNKNOWN);
+    assert_int_equal(look_up(id_of(&bob), PLAIN).status, STORE_UNKNOWN);
+}
+
 static void test_tokens_and_windows_count_as_use(void **state)
 {
     struct store_answer alice = start("alice", 1, PLAIN);
@@ -497,6 +567,9 @@ int main(void)
         TEST(test_a_spend_tells_the_window_behind_it),
         TEST(test_without_a_window_no_token_is_accepted),
         TEST(test_idle_sessions_end),
+        TEST(test_sessions_can_have_an_end_however_much_they_are_used),
+        TEST(test_sessions_with_an_end_can_end_before),
+        TEST(test_all_users_can_be_dropped_at_once),
         TEST(test_tokens_and_windows_count_as_use),
         TEST(test_without_an_idle_limit_sessions_stay),
         TEST(test_time_does_not_go_back),

@@ -242,6 +242,35 @@ static void assert_warning(mode_t mode, const char *wanted)
     users_release(users);
 }
 
+static void test_users_of_pam_are_not_listed(void **state)
+{
+    const struct users *pam, *again, *other, *file = parse("alice:*\n");
+
+    (void)state;
+    assert_int_equal(users_of_pam("one", 60000, &pam), 0);
+    assert_int_equal(users_of_pam("one", 60000, &again), 0);
+    assert_int_equal(users_of_pam("other", 60000, &other), 0);
+    assert_null(users_pam(NULL));
+    assert_null(users_pam(file));
+    assert_string_equal(users_pam(pam)->service, "one");
+    assert_int_equal(users_pam(pam)->remember_ms, 60000);
+    assert_string_not_equal(users_pam(pam)->source, users_pam(again)->source);
+    assert_int_equal(users_count(pam), 0);
+    assert_null(users_find(pam, slice("alice")));
+    assert_true(users_may_have(pam, slice("alice")) && users_may_have(file, slice("alice")));
+    assert_false(users_may_have(file, slice("bob")));
+    /* Who has logged in with one of them is still somebody with the other. */
+    assert_true(users_agree(pam, again, slice("alice")));
+    assert_false(users_agree(pam, other, slice("alice")));
+    assert_false(users_agree(pam, file, slice("alice")) || users_agree(file, pam, slice("alice")));
+    assert_false(users_are_all_gone(pam, again) || users_are_all_gone(file, pam) || users_are_all_gone(NULL, pam));
+    assert_true(users_are_all_gone(pam, other) && users_are_all_gone(pam, file) && users_are_all_gone(pam, NULL));
+    users_release(pam);
+    users_release(again);
+    users_release(other);
+    users_release(file);
+}
+
 static void test_bad_permissions_are_told(void **state)
 {
     (void)state;
@@ -301,6 +330,7 @@ int main(void)
         cmocka_unit_test(test_a_name_comes_once),
         cmocka_unit_test(test_an_empty_file_has_no_users),
         cmocka_unit_test(test_a_reload_tells_who_is_gone),
+        cmocka_unit_test(test_users_of_pam_are_not_listed),
         cmocka_unit_test(test_bad_permissions_are_told),
         cmocka_unit_test(test_files_that_cannot_be_read_are_errors),
     };
