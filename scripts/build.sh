@@ -26,10 +26,10 @@ configure()
     printf '%s\n' "$conf_wanted" >"$conf_dir/dev-setup"
 }
 
-# The build by clang that is warning-free and whose compile_commands.json clang-tidy reads.
+# The build by clang that is warning-free and whose compile_commands.json clang-tidy reads: of everything, options included.
 configure_clang()
 {
-    configure "$root/build/clang" clang --buildtype=debugoptimized -Dwerror=true -Db_lundef=false -Dbench=true
+    configure "$root/build/clang" clang --buildtype=debugoptimized -Dwerror=true -Db_lundef=false -Dbench=true -Dpam=enabled
 }
 
 # without_noise LOG: a log of meson and ninja without the lines that say that all is well.

@@ -5,12 +5,12 @@
 # Nothing is asked of apt when nothing is missing: one dpkg-query is all that a usual call costs.
 
 packages_build='gcc libc6-dev meson ninja-build pkg-config libyaml-dev libcrypt-dev libssl-dev'
-packages_lint='clang-format clang-tidy clang shellcheck python3'
+packages_lint='clang-format clang-tidy clang shellcheck python3 libpam0g-dev'
 packages_fuzz='clang libclang-rt-14-dev'
 packages_bench='python3 iproute2 openssl'
 packages_test='clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev scdoc mandoc shellcheck gcovr
     python3-pytest python3-pytest-timeout python3-pytest-xdist curl openssh-client openssh-server nginx-light iproute2 nftables
-    netbase microsocks dante-server openssl unbound nsd bind9-dnsutils bind9-host knot-dnsutils python3-dnspython
+    netbase libpam0g-dev libpam-wrapper microsocks dante-server openssl unbound nsd bind9-dnsutils bind9-host knot-dnsutils python3-dnspython
     wget git ncat netcat-openbsd redis-server redis-tools postgresql-client-15'
 # Beyond that for ./dev test --full.
 packages_test_full='openjdk-17-jdk-headless'

@@ -130,6 +130,16 @@ stage_e2e_full()
     e2e full "$root/build/gcc" 1200 -m full
 }
 
+# A daemon that asks PAM, which the other builds cannot.
+stage_pam()
+{
+    # shellcheck disable=SC2086
+    build build/pam gcc --buildtype=debugoptimized $sanitize -Dwerror=true -Dpam=enabled || return 1
+    # shellcheck disable=SC2086
+    meson_tests build/pam $PAM_UNIT_TESTS
+    e2e pam "$root/build/pam" 300 -n 2 -m pam
+}
+
 stage_fuzz()
 {
     sh scripts/fuzz.sh "$FUZZ_SECONDS"
@@ -257,6 +267,8 @@ export FUZZ_SECONDS=4
 # What tests a program without threads, or the rules once more, says nothing about races.
 TSAN_TESTS='not test_faults and not thousands and not test_rebinding and not test_bench and not test_config_errors'
 export TSAN_TESTS="$TSAN_TESTS and not test_cli_probe and not test_cli_dns.py and not test_cli_dns_listen"
+# What is other code with PAM.
+export PAM_UNIT_TESTS='proxyd-pamauth proxyd-passwords proxyd-config-auth proxyd-accounts proxyd-config-docs'
 # Those of the unit tests that have threads of their own.
 export TSAN_UNIT_TESTS='proxyd-store-race proxyd-passwords proxyd-limits proxyd-log io-loop io-pool'
 [ $full = no ] || FUZZ_SECONDS=60
@@ -269,6 +281,7 @@ if [ $full = no ]; then
 else
     run_stage clang 300 "clang: unit and corpus tests"
     run_stage e2e_full 1260 "the long end-to-end tests"
+    run_stage pam 480 "a build with PAM: its unit and end-to-end tests"
     run_stage msan 300 "MSan: unit tests of the library"
     run_stage tsan 1100 "TSan: end to end"
     run_stage ndebug 300 "release build without asserts: unit and corpus tests"

@@ -8,6 +8,7 @@ import pytest
 
 from lib import isolate
 from lib.daemon import Daemon, base_config, build_dir, client_binary, daemon_binary, environment
+from lib.pam import is_built
 from lib.servers import Echo, NameServer, Nginx, Sink, Sshd
 
 
@@ -17,6 +18,14 @@ def pytest_configure(config):
         if not os.access(path, os.X_OK):
             pytest.exit(f"{path} is not built", 2)
     os.environ["SOCKS6_BUILD"] = build_dir()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests of builds with PAM are none of other builds, and the other way round."""
+    foreign = "without_pam" if is_built() else "pam"
+    rest = [item for item in items if item.get_closest_marker(foreign) is None]
+    config.hook.pytest_deselected(items=[item for item in items if item not in rest])
+    items[:] = rest
 
 
 CANNOT_ISOLATE = isolate.can_isolate()

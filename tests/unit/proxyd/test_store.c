@@ -296,7 +296,7 @@ static void test_sessions_can_have_an_end_however_much_they_are_used(void **stat
 /* Out of the list of those that end by themselves from its head, its middle, its tail. */
 static void test_sessions_with_an_end_can_end_before(void **state)
 {
-    struct store_answer all[300];
+    static struct store_answer all[300];
 
     (void)state;
     limits.per_user = 0;
