@@ -1,14 +1,15 @@
 /*
- * Reading goes through a BIO of our own: recv(2) fills the loop's staging buffer, a quarter of a megabyte at a time where
- * the caller has room for it, and OpenSSL takes it from there, record by record. What it has not taken when tls_recv()
- * returns is kept on the heap until the next call, which takes it first; that is rare, since no more is read than the
- * caller has room for. Writing goes through OpenSSL's socket BIO, a record at a time.
+ * The socket and its buffers are tls_wire.c's. Each call here lets OpenSSL go on as far as it gets, then sends what that has
+ * made, in one go.
  *
- * A read(2) that came short has emptied the socket, and the next bytes will cause an event; so that nobody asks again, the
- * BIO says "later" until the next call of tls_recv(). (Exceptions: see relay_copy.c; there `to_end` is set.)
+ * Bytes that were encrypted cannot be taken back. If the socket takes only a part, tls_send() says "taken" of the records that
+ * went out whole; the plain bytes of the others are owed: the caller offers them again, and once their records are out they
+ * count as taken without being looked at. So whoever relays holds what is not delivered, and stops reading, as with any socket.
  *
- * A record of an answer to early data that the socket took only half of has to go out before anything else: OpenSSL fails if
- * the handshake, which may want to send a ticket, goes on meanwhile. So nothing is read then.
+ * Nothing is read in the handshake while something is unsent: what early data makes the server say has a bound that way.
+ *
+ * The ticket is not made by the handshake but asked for by ourselves (SSL_new_session_ticket(3)), so that it can leave with
+ * the first answer: see tls_set_answering().
  *
  * What a peer can make us do without saying anything is bounded: empty records and warnings by OpenSSL, key updates here.
  */
@@ -18,7 +19,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
@@ -28,196 +28,24 @@
 
 #include "io/tls_internal.h"
 
-#define STAGING_LEN ((size_t)256 * 1024)
-/* The first read of a call is never smaller, and no further one is made for less room. */
-#define FILL_MIN ((size_t)4096)
-#define FILL_MORE_MIN ((size_t)32768)
-/* An unfinished record that OpenSSL holds already comes on top of what is read now. */
-#define RECORD_MAX ((size_t)SSL3_RT_MAX_ENCRYPTED_LENGTH)
 /* Key updates: as many, and then one for so many bytes. RFC 8446 section 5.5 asks for one in some hundred gigabytes. */
 #define KEY_UPDATES_MAX 32u
 #define KEY_UPDATE_BYTES 65536u
-
-struct tls_loop {
-    struct tls_hooks hooks;
-    BIO_METHOD *method;
-    struct tls_stream *reader; /* whose tls_recv() runs; NULL = none's */
-    size_t got, room;          /* of that call: bytes delivered, room left behind them */
-    uint8_t *staging;
-};
-
-struct tls_stream {
-    struct tls_loop *loop;
-    struct tls_server *server;
-    SSL *ssl;
-    const char *why;
-    const uint8_t *in; /* ciphertext not taken yet: in the staging buffer, or `kept` */
-    uint8_t *kept;     /* heap; NULL = none */
-    uint32_t in_pos, in_len;
-    uint64_t received; /* plain bytes */
-    uint32_t key_updates;
-    int fd;
-    int outcome;  /* if is_over */
-    int error;    /* of the socket: an errno, 0 = none */
-    int sent;     /* 0, or the -errno with which sending ended */
-    bool is_over; /* of reading */
-    bool is_broken : 1;
-    bool is_finished : 1;
-    bool is_reported : 1; /* handshake_over() was called */
-    bool is_reading_early : 1;
-    bool has_early : 1;  /* early data was accepted */
-    bool has_heard : 1;  /* the first byte was there */
-    bool has_fin : 1;    /* of TCP */
-    bool is_drained : 1; /* the socket has nothing more, as far as this call is concerned */
-    bool to_end : 1;     /* of this call */
-    bool waits_for_room : 1;
-    bool is_stuck : 1;  /* see above */
-    bool has_ended : 1; /* close_notify is out */
-};
-
-/* ---- the socket under it ---- */
-
-static const char *reason_of_first(uint8_t byte)
-{
-    switch (byte) {
-    case 4:
-    case 5:
-    case 6:
-        return "SOCKS without TLS on a TLS listener";
-    default:
-        return "not TLS";
-    }
-}
-
-/* Fills the staging buffer. Bytes, 0: later, -1: no more will come. */
-static int fill(struct tls_stream *stream)
-{
-    struct tls_loop *loop = stream->loop;
-
-    if (stream->is_drained || (loop->got > 0 && loop->room < FILL_MORE_MIN)) {
-        return 0;
-    }
-    size_t size = loop->room > RECORD_MAX + FILL_MIN ? loop->room - RECORD_MAX : FILL_MIN;
-    size = size < STAGING_LEN ? size : STAGING_LEN;
-    ssize_t n;
-    do {
-        n = recv(stream->fd, loop->staging, size, MSG_DONTWAIT);
-    } while (n < 0 && errno == EINTR);
-    if (n < 0 && errno == EAGAIN) {
-        stream->is_drained = true;
-        return 0;
-    }
-    if (n <= 0) {
-        stream->error = n < 0 ? errno : 0;
-        stream->has_fin = n == 0;
-        return -1;
-    }
-    stream->is_drained = (size_t)n < size && !stream->to_end;
-    if (!stream->has_heard) {
-        stream->has_heard = true;
-        if (loop->staging[0] != TLS_FIRST_BYTE) {
-            stream->why = reason_of_first(loop->staging[0]);
-            return -1;
-        }
-    }
-    free(stream->kept);
-    stream->kept = NULL;
-    stream->in = loop->staging;
-    stream->in_pos = 0;
-    stream->in_len = (uint32_t)n;
-    return (int)n;
-}
-
-static int bio_read(BIO *bio, char *buf, int len)
-{
-    struct tls_stream *stream = BIO_get_data(bio);
-
-    BIO_clear_retry_flags(bio);
-    if (stream->why != NULL) {
-        return -1;
-    }
-    if (stream->in_pos == stream->in_len) {
-        int n = stream->loop->reader == stream ? fill(stream) : 0;
-        if (n == 0) {
-            BIO_set_retry_read(bio);
-        }
-        if (n <= 0) {
-            return -1;
-        }
-    }
-    size_t left = stream->in_len - stream->in_pos;
-    size_t taken = left < (size_t)len ? left : (size_t)len;
-    memcpy(buf, stream->in + stream->in_pos, taken);
-    stream->in_pos += (uint32_t)taken;
-    return (int)taken;
-}
-
-static long bio_ctrl(BIO *bio, int command, long number, void *pointer)
-{
-    const struct tls_stream *stream = BIO_get_data(bio);
-
-    (void)number;
-    (void)pointer;
-    switch (command) {
-    case BIO_CTRL_FLUSH:
-        return 1;
-    case BIO_CTRL_EOF:
-        return stream->has_fin;
-    default:
-        return 0;
-    }
-}
-
-/* ---- what the streams of a loop share ---- */
-
-int tls_loop_new(const struct tls_hooks *hooks, struct tls_loop **out)
-{
-    struct tls_loop *loop = calloc(1, sizeof *loop);
-
-    if (loop == NULL) {
-        return -ENOMEM;
-    }
-    loop->hooks = *hooks;
-    loop->staging = malloc(STAGING_LEN); /* the kernel gives pages only as far as reads went */
-    loop->method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "socks6");
-    if (loop->staging == NULL || loop->method == NULL || BIO_meth_set_read(loop->method, bio_read) != 1 ||
-        BIO_meth_set_ctrl(loop->method, bio_ctrl) != 1) {
-        ERR_clear_error();
-        tls_loop_free(loop);
-        return -ENOMEM;
-    }
-    *out = loop;
-    return 0;
-}
-
-void tls_loop_free(struct tls_loop *loop)
-{
-    if (loop != NULL) {
-        BIO_meth_free(loop->method);
-        free(loop->staging);
-        free(loop);
-    }
-}
 
 /* ---- life ---- */
 
 static SSL *ssl_new(struct tls_stream *stream)
 {
     SSL *ssl = SSL_new(stream->server->context);
-    BIO *in = BIO_new(stream->loop->method);
-    BIO *out = BIO_new_socket(stream->fd, BIO_NOCLOSE);
+    BIO *bio = tls_wire_new(stream);
 
-    if (ssl == NULL || in == NULL || out == NULL || SSL_set_app_data(ssl, stream) != 1) {
+    if (ssl == NULL || bio == NULL || SSL_set_app_data(ssl, stream) != 1) {
         SSL_free(ssl);
-        BIO_free(in);
-        BIO_free(out);
+        BIO_free(bio);
         ERR_clear_error();
         return NULL;
     }
-    BIO_set_data(in, stream);
-    BIO_set_init(in, 1);
-    SSL_set0_rbio(ssl, in);
-    SSL_set0_wbio(ssl, out);
+    SSL_set_bio(ssl, bio, bio);
     SSL_set_accept_state(ssl);
     return ssl;
 }
@@ -249,7 +77,7 @@ void tls_stream_free(struct tls_stream *stream)
         SSL_free(stream->ssl);
         ERR_clear_error();
         tls_server_release(stream->server);
-        free(stream->kept);
+        tls_wire_done(stream);
         free(stream);
     }
 }
@@ -287,6 +115,7 @@ static void note_progress(struct tls_stream *stream)
 {
     if (!stream->is_finished && SSL_is_init_finished(stream->ssl) != 0) {
         stream->is_finished = true;
+        stream->owes_ticket = stream->server->keys != NULL && SSL_version(stream->ssl) == TLS1_3_VERSION;
         report(stream, true);
     }
 }
@@ -326,14 +155,11 @@ static void fail(struct tls_stream *stream, int error)
     report(stream, false);
 }
 
-/* After a call that did not succeed. Without an effect if it only has to wait. `saved` is errno after the call. */
-static void note_failure(struct tls_stream *stream, int rc, int saved)
+/* After a call that did not succeed. Without an effect if it only has to wait. */
+static void note_failure(struct tls_stream *stream, int rc)
 {
     switch (SSL_get_error(stream->ssl, rc)) {
     case SSL_ERROR_WANT_READ:
-        return;
-    case SSL_ERROR_WANT_WRITE:
-        stream->waits_for_room = true;
         return;
     case SSL_ERROR_ZERO_RETURN:
         stream->is_over = true;
@@ -341,13 +167,25 @@ static void note_failure(struct tls_stream *stream, int rc, int saved)
         return;
     case SSL_ERROR_SYSCALL:
         if (stream->error == 0 && !stream->has_fin && stream->why == NULL) {
-            stream->error = saved != 0 ? saved : EPROTO; /* a write of the handshake */
+            stream->error = stream->sent != 0 ? -stream->sent : EPROTO; /* a write of the handshake */
         }
         break;
     default:
         break;
     }
     fail(stream, explain(stream));
+}
+
+/* ---- the ticket ---- */
+
+/* Makes it. Afterwards it is collected, or OpenSSL will never work again. */
+static void make_ticket(struct tls_stream *stream)
+{
+    stream->owes_ticket = false;
+    ERR_clear_error();
+    if (SSL_new_session_ticket(stream->ssl) == 1) {
+        (void)SSL_do_handshake(stream->ssl);
+    }
 }
 
 /* ---- reading ---- */
@@ -358,12 +196,10 @@ static int read_once(struct tls_stream *stream, uint8_t *buf, size_t len, size_t
     int rc;
 
     ERR_clear_error();
-    errno = 0;
     if (stream->is_reading_early) {
         rc = SSL_read_early_data(stream->ssl, buf, len, n);
-        int saved = errno;
         if (rc == SSL_READ_EARLY_DATA_ERROR) {
-            note_failure(stream, 0, saved);
+            note_failure(stream, 0);
             return 0;
         }
         stream->has_early |= rc == SSL_READ_EARLY_DATA_SUCCESS;
@@ -372,54 +208,20 @@ static int read_once(struct tls_stream *stream, uint8_t *buf, size_t len, size_t
         return 1;
     }
     rc = SSL_read_ex(stream->ssl, buf, len, n);
-    int saved = errno;
     note_progress(stream);
     if (rc == 1) {
         return 1;
     }
-    note_failure(stream, rc, saved);
+    note_failure(stream, rc);
     return 0;
 }
 
-/* Ciphertext that lies in the shared buffer has to go to one of our own. */
-static void keep_rest(struct tls_stream *stream)
-{
-    size_t len = stream->in_len - stream->in_pos;
-
-    if (len == 0 || stream->in == stream->kept) {
-        return;
-    }
-    stream->kept = malloc(len);
-    if (stream->kept == NULL) {
-        stream->why = "out of memory";
-        stream->in_len = stream->in_pos;
-        fail(stream, ENOMEM);
-        return;
-    }
-    memcpy(stream->kept, stream->in + stream->in_pos, len);
-    stream->in = stream->kept;
-    stream->in_pos = 0;
-    stream->in_len = (uint32_t)len;
-}
-
-ssize_t tls_recv(struct tls_stream *stream, void *buf, size_t len, bool to_end)
+static void read_all(struct tls_stream *stream, uint8_t *out, size_t len)
 {
     struct tls_loop *loop = stream->loop;
-    uint8_t *out = buf;
 
-    if (stream->is_over) {
-        return stream->outcome;
-    }
-    if (stream->is_stuck) {
-        stream->waits_for_room = true;
-        return -EAGAIN;
-    }
     assert(loop->reader == NULL);
     loop->reader = stream;
-    loop->got = 0;
-    stream->to_end = to_end;
-    stream->is_drained = false;
-    stream->waits_for_room = false;
     for (int rc = 1; rc == 1 && loop->got < len;) {
         size_t n = 0;
         loop->room = len - loop->got;
@@ -428,11 +230,64 @@ ssize_t tls_recv(struct tls_stream *stream, void *buf, size_t len, bool to_end)
         stream->received += n;
     }
     loop->reader = NULL;
-    if (stream->in_pos == stream->in_len && stream->kept != NULL) {
-        free(stream->kept);
-        stream->kept = NULL;
+}
+
+/* Sends what nobody else will send: not what is owed, since tls_send() will be called for that. False: see tls_why(). */
+static bool send_own(struct tls_stream *stream)
+{
+    stream->is_held = false;
+    int err = tls_wire_push(stream);
+    if (err == -EAGAIN) {
+        stream->waits_for_room = stream->waits_for_room || stream->owed == 0 || !stream->is_finished;
+    } else if (err != 0 && !stream->is_finished && !stream->is_over) {
+        stream->error = -err;
+        fail(stream, explain(stream));
+        return false;
     }
-    keep_rest(stream);
+    return true; /* what was received by a connection that is finished may still be read */
+}
+
+/* What reading has given us to say. An alert goes out in any case. */
+static void send_what_reading_made(struct tls_stream *stream)
+{
+    bool has_request = stream->loop->got > 0 && !stream->is_over;
+
+    if (stream->is_answering && has_request && !stream->is_finished && stream->unsent == NULL) {
+        stream->is_held = tls_wire_hold(stream) == 0;
+        return;
+    }
+    if (stream->owes_ticket && !stream->is_answering && !stream->is_over && stream->sent == 0) {
+        make_ticket(stream);
+    }
+    if (stream->loop->out_len > 0) {
+        (void)send_own(stream);
+    }
+}
+
+ssize_t tls_recv(struct tls_stream *stream, void *buf, size_t len, bool to_end)
+{
+    struct tls_loop *loop = stream->loop;
+
+    if (stream->is_over) {
+        return stream->outcome;
+    }
+    stream->waits_for_room = false;
+    if (stream->unsent != NULL && stream->owed == 0 && !send_own(stream)) {
+        return stream->outcome;
+    }
+    if (stream->unsent != NULL && !stream->is_finished) {
+        stream->waits_for_room = true;
+        return -EAGAIN;
+    }
+    loop->got = 0;
+    stream->to_end = to_end;
+    stream->is_drained = false;
+    read_all(stream, buf, len);
+    if (tls_wire_keep_input(stream) != 0) {
+        stream->why = "out of memory";
+        fail(stream, ENOMEM);
+    }
+    send_what_reading_made(stream);
     if (loop->got > 0) {
         return (ssize_t)loop->got;
     }
@@ -448,16 +303,13 @@ bool tls_has_more(const struct tls_stream *stream)
 /* ---- writing ---- */
 
 /* The -errno of a call that did not succeed. */
-static int write_error(struct tls_stream *stream, int rc, int saved)
+static int write_error(struct tls_stream *stream, int rc)
 {
     switch (SSL_get_error(stream->ssl, rc)) {
     case SSL_ERROR_WANT_READ:
         return -EAGAIN;
-    case SSL_ERROR_WANT_WRITE:
-        stream->waits_for_room = true;
-        return -EAGAIN;
     case SSL_ERROR_SYSCALL:
-        stream->sent = saved != 0 ? -saved : -EPROTO; /* what was received may still be read */
+        stream->sent = stream->sent != 0 ? stream->sent : -EPROTO; /* what was received may still be read */
         return stream->sent;
     default:
         stream->sent = -explain(stream);
@@ -471,56 +323,134 @@ static bool may_write(const struct tls_stream *stream)
     return stream->is_finished || stream->has_early;
 }
 
+/* One record. 0 or -errno. */
+static int encrypt_once(struct tls_stream *stream, const uint8_t *bytes, size_t len, size_t *n)
+{
+    ERR_clear_error();
+    int rc = stream->is_finished ? SSL_write_ex(stream->ssl, bytes, len, n)
+                                 : SSL_write_early_data(stream->ssl, bytes, len, n);
+    return rc == 1 ? 0 : write_error(stream, rc);
+}
+
+/* Of what tls_send() has encrypted: `plain` bytes are out once `written` bytes of ciphertext are. */
+struct mark {
+    uint64_t written;
+    size_t plain;
+};
+
+/*
+ * Encrypts some records and sends them in one go. `*taken`: plain bytes that are out; what is encrypted beyond is owed. 0,
+ * -EAGAIN, or another -errno.
+ */
+static int send_batch(struct tls_stream *stream, const uint8_t *bytes, size_t len, size_t *taken)
+{
+    struct mark marks[TLS_OUT_TARGET / SSL3_RT_MAX_PLAIN_LENGTH + 1];
+    size_t count = 0, done = 0;
+    int err = 0;
+
+    while (err == 0 && done < len && count < sizeof marks / sizeof marks[0] && stream->loop->out_len < TLS_OUT_TARGET) {
+        size_t n = 0;
+        err = encrypt_once(stream, bytes + done, len - done, &n);
+        if (err == 0) {
+            done += n;
+            marks[count++] = (struct mark){stream->written, done};
+        }
+    }
+    int pushed = tls_wire_push(stream);
+    uint64_t gone = stream->written - tls_wire_unsent_len(stream);
+    *taken = 0;
+    for (size_t i = 0; i < count && marks[i].written <= gone && (pushed == 0 || pushed == -EAGAIN); i++) {
+        *taken = marks[i].plain;
+    }
+    stream->owed = pushed == -EAGAIN ? (uint32_t)(done - *taken) : 0;
+    stream->waits_for_room = pushed == -EAGAIN;
+    return err != 0 && err != -EAGAIN ? err : pushed != 0 ? pushed : err;
+}
+
+/* What must be out before anything else is encrypted. 0, -EAGAIN, or another -errno. */
+static int send_unsent(struct tls_stream *stream)
+{
+    if (stream->unsent == NULL || stream->is_held) {
+        return 0;
+    }
+    int err = tls_wire_push(stream);
+    stream->waits_for_room = err == -EAGAIN;
+    return err;
+}
+
+static int writing_has_ended(const struct tls_stream *stream)
+{
+    return stream->sent == 0 && stream->is_broken ? -EPIPE : stream->sent;
+}
+
 ssize_t tls_send(struct tls_stream *stream, const void *buf, size_t len)
 {
     const uint8_t *bytes = buf;
     size_t done = 0;
-    int err = stream->sent;
+    int err = writing_has_ended(stream);
 
     stream->waits_for_room = false;
-    if (err == 0 && stream->is_broken) {
-        err = -EPIPE;
+    if (err == 0) {
+        err = may_write(stream) ? send_unsent(stream) : -EAGAIN;
     }
-    if (err == 0 && !may_write(stream)) {
-        err = -EAGAIN;
+    if (err == 0) {
+        assert(stream->owed <= len);
+        done = stream->owed;
+        stream->owed = 0;
+        stream->is_held = false; /* it leaves with what comes now */
+        if (stream->owes_ticket && done < len) {
+            make_ticket(stream);
+        }
     }
     while (err == 0 && done < len) {
-        size_t n = 0;
-        ERR_clear_error();
-        errno = 0;
-        int rc = stream->is_finished ? SSL_write_ex(stream->ssl, bytes + done, len - done, &n)
-                                     : SSL_write_early_data(stream->ssl, bytes + done, len - done, &n);
-        int saved = errno;
-        if (rc != 1) {
-            err = write_error(stream, rc, saved);
-        }
-        stream->is_stuck = !stream->is_finished && err == -EAGAIN;
-        done += n;
+        size_t taken;
+        err = send_batch(stream, bytes + done, len - done, &taken);
+        done += taken;
     }
     return done > 0 || err == 0 ? (ssize_t)done : err;
 }
 
 int tls_end(struct tls_stream *stream)
 {
+    int err = writing_has_ended(stream);
+
     stream->waits_for_room = false;
     if (stream->has_ended) {
         return 0;
     }
-    if (stream->sent != 0 || stream->is_broken) {
-        return stream->sent != 0 ? stream->sent : -EPIPE;
+    if (err != 0 || !stream->is_finished) {
+        return err != 0 ? err : -EAGAIN;
     }
-    if (!stream->is_finished) {
-        return -EAGAIN;
+    assert(stream->owed == 0);
+    if (!stream->is_ending) {
+        if (stream->owes_ticket) {
+            make_ticket(stream);
+        }
+        ERR_clear_error();
+        int rc = SSL_shutdown(stream->ssl); /* 0: ours is made, the peer's has not come */
+        if (rc < 0) {
+            return write_error(stream, rc);
+        }
+        stream->is_ending = true;
     }
-    ERR_clear_error();
-    errno = 0;
-    int rc = SSL_shutdown(stream->ssl); /* 0: ours is out, the peer's has not come */
-    int saved = errno;
-    if (rc < 0) {
-        return write_error(stream, rc, saved);
+    err = tls_wire_push(stream);
+    stream->waits_for_room = err == -EAGAIN;
+    stream->has_ended = err == 0;
+    return err;
+}
+
+void tls_set_answering(struct tls_stream *stream, bool is_answering)
+{
+    stream->is_answering = is_answering;
+}
+
+int tls_flush(struct tls_stream *stream)
+{
+    if (!stream->is_held) {
+        return 0;
     }
-    stream->has_ended = true;
-    return 0;
+    (void)send_own(stream); /* an error is told by the next call */
+    return stream->waits_for_room ? -EAGAIN : 0;
 }
 
 bool tls_waits_for_room(const struct tls_stream *stream)

@@ -13,7 +13,8 @@
  * that took something, is to be followed by tls_recv() again. Likewise what -EAGAIN of tls_send() or tls_end() waits for is the next event of reading
  * unless tls_waits_for_room().
  *
- * Ciphertext is read into a large buffer of the loop; a stream at rest owns none.
+ * Ciphertext is read into a large buffer of the loop, and collected in another one until it is sent, many records by one
+ * system call; a stream at rest owns none.
  */
 #ifndef IO_TLS_STREAM_H
 #define IO_TLS_STREAM_H
@@ -65,6 +66,14 @@ bool tls_has_more(const struct tls_stream *stream);
 SOCKS6_MUST_CHECK ssize_t tls_send(struct tls_stream *stream, const void *buf, size_t len);
 /* Sends close_notify, once everything was taken. 0 (also if it is out already), -EAGAIN, or another -errno. */
 SOCKS6_MUST_CHECK int tls_end(struct tls_stream *stream);
+/*
+ * For who answers requests, as long as an answer is in sight: then what the handshake has for the client leaves together with the
+ * answer. That is the server's part of a handshake which brought early data, and the ticket. tls_flush() must be called before
+ * an event is waited for. Otherwise, and at first, nothing is held back; a ticket that is due then is sent by the next tls_recv().
+ */
+void tls_set_answering(struct tls_stream *stream, bool is_answering);
+/* 0; or -EAGAIN: tls_recv() is to be called when there is room. An error is told by the next call. */
+SOCKS6_MUST_CHECK int tls_flush(struct tls_stream *stream);
 /* What the last -EAGAIN was about: room in the socket, else bytes from it. */
 bool tls_waits_for_room(const struct tls_stream *stream);
 

@@ -42,6 +42,8 @@ ssize_t __real_recv(int fd, void *buf, size_t len, int flags);
 ssize_t __wrap_recv(int fd, void *buf, size_t len, int flags);
 ssize_t __real_send(int fd, const void *buf, size_t len, int flags);
 ssize_t __wrap_send(int fd, const void *buf, size_t len, int flags);
+ssize_t __real_sendmsg(int fd, const struct msghdr *msg, int flags);
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags);
 int __real_shutdown(int fd, int how);
 int __wrap_shutdown(int fd, int how);
 int __real_socket(int domain, int type, int protocol);
@@ -83,6 +85,8 @@ static struct {
 
     int endless_fd;
     unsigned endless_count;
+    unsigned send_count;
+    uint32_t send_seed; /* 0 = sends take all that the kernel takes */
     uint64_t spliced;
     bool connect_to_self, connect_at_once;
     size_t largest_malloc;
@@ -169,12 +173,59 @@ ssize_t __wrap_recv(int fd, void *buf, size_t len, int flags)
     return fails("recv") ? -1 : __real_recv(fd, buf, len, flags);
 }
 
+/* Of `len` bytes as many as a send is to take: at random none, a part or all. */
+static size_t bit_of(size_t len)
+{
+    if (harness.send_seed == 0) {
+        return len;
+    }
+    harness.send_seed = harness.send_seed * 1664525u + 1013904223u;
+    uint32_t dice = harness.send_seed >> 8;
+    return dice % 4 == 0 ? 0 : dice % 4 == 1 ? len : (dice >> 2) % (len + 1);
+}
+
 ssize_t __wrap_send(int fd, const void *buf, size_t len, int flags)
 {
     if (harness.endless_fd >= 0) {
         return (ssize_t)len;
     }
-    return fails("send") ? -1 : __real_send(fd, buf, len, flags);
+    harness.send_count++;
+    if (fails("send")) {
+        return -1;
+    }
+    size_t bit = bit_of(len);
+    if (bit == 0 && len > 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return __real_send(fd, buf, bit, flags);
+}
+
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+    struct msghdr part = *msg;
+    struct iovec parts[4];
+    size_t total = 0;
+    harness.send_count++;
+    if (fails("send")) {
+        return -1;
+    }
+    assert_true(msg->msg_iovlen <= sizeof parts / sizeof parts[0]);
+    memcpy(parts, msg->msg_iov, msg->msg_iovlen * sizeof parts[0]);
+    for (size_t i = 0; i < msg->msg_iovlen; i++) {
+        total += parts[i].iov_len;
+    }
+    size_t bit = bit_of(total);
+    if (bit == 0 && total > 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    for (size_t i = 0; i < msg->msg_iovlen; i++) {
+        parts[i].iov_len = parts[i].iov_len < bit ? parts[i].iov_len : bit;
+        bit -= parts[i].iov_len;
+    }
+    part.msg_iov = parts;
+    return __real_sendmsg(fd, &part, flags);
 }
 
 int __wrap_shutdown(int fd, int how)
@@ -310,6 +361,18 @@ void harness_endless_source(int fd)
 unsigned harness_endless_count(void)
 {
     return harness.endless_count;
+}
+
+unsigned harness_send_count(void)
+{
+    unsigned count = harness.send_count;
+    harness.send_count = 0;
+    return count;
+}
+
+void harness_send_in_bits(uint32_t seed)
+{
+    harness.send_seed = seed;
 }
 
 void harness_connect_at_once(bool on)

@@ -55,6 +55,11 @@ void harness_endless_source(int fd);
 /* recv() calls, and splice() calls from it, answered so. */
 unsigned harness_endless_count(void);
 
+/* send() and sendmsg() calls of the code under test since the last call. They fail as "send". */
+unsigned harness_send_count(void);
+/* While not 0, each of them takes, at random, nothing, a part or all. */
+void harness_send_in_bits(uint32_t seed);
+
 /* While set, connect() binds the socket to the address it is to connect to: a connection with itself. */
 void harness_connect_to_self(bool on);
 /* While set, connect() returns only when the connection stands, as it can where no answer need be waited for. */
