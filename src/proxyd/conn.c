@@ -115,6 +115,9 @@ enum conn_step conn_run(struct conn *conn, enum conn_step step)
             break;
         }
     }
+    if (step == CONN_WAIT && conn->tls != NULL && tls_flush(conn->tls) != 0) {
+        conn->readable = true; /* it is asked again when there is room */
+    }
     return step;
 }
 
@@ -198,6 +201,7 @@ void conn_open(struct worker *worker, const struct listener *listener, int fd, c
             (void)conn_end(conn, "out of memory");
             return;
         }
+        tls_set_answering(conn->tls, true);
         relay_set_tls(relay, conn->tls);
     }
     loop_timer_set(worker->loop, &conn->timer, conn->config->limits.handshake_ms);

@@ -155,6 +155,7 @@ static enum conn_step start_relaying(struct conn *conn)
 
     if (conn->tls != NULL) {
         conn->entry.tls = tls_version(conn->tls);
+        tls_set_answering(conn->tls, false);
     }
     session_start(conn->relay, conn->worker, conn->config, conn->place, &start, &conn->entry, conn->accepted_ms,
                   door_take_user(&conn->door));
@@ -197,6 +198,9 @@ static enum conn_step start_serving(struct conn *conn)
     };
 
     loop_timer_cancel(worker->loop, &conn->timer);
+    if (conn->tls != NULL) {
+        tls_set_answering(conn->tls, false);
+    }
     if (dns_service_start(&setup, &conn->dns) != 0) {
         conn->dns = NULL;
         return conn_end(conn, "out of memory");
