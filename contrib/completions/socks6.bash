@@ -101,7 +101,8 @@ _socks6()
         ;;
     dns)
         if [[ $cur == -* ]]; then
-            mapfile -t COMPREPLY < <(compgen -W "$common -4 -6 -c -f -q -t -v -w --reverse --listen --open --short --json
+            mapfile -t COMPREPLY < <(compgen -W "$common -4 -6 -c -f -q -t -v -w --reverse --listen --open --no-early-data --no-session
+                --no-tfo --short --json
                 --dnssec --cd --no-recurse --no-edns --nsid --ednsopt --type --class --file" -- "$cur")
         elif [[ $cur == +* ]]; then
             mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")

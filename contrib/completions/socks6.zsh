@@ -49,6 +49,9 @@ _socks6() {
             '*--reverse[the name that belongs to an IP address]:address:' \
             '*--listen[be a DNS server at this address]:address and port:' \
             '--open[with --listen\: also for other machines]' \
+            '--no-early-data[send nothing before the TLS handshake is over]' \
+            '--no-session[use and keep nothing of the cache file]' \
+            '--no-tfo[connect to the proxy without TCP Fast Open]' \
             '--short[show only the data]' \
             '--json[show answers as JSON]' \
             '--dnssec[ask for the records of DNSSEC]' \

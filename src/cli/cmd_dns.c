@@ -39,6 +39,9 @@ static const char help_text[] =
     "      --listen ADDR[:PORT]\n"
     "                         serve DNS over UDP and TCP there (default port 53)\n"
     "      --open             with --listen: also for other machines than this one\n"
+    "      --no-early-data    over TLS, send nothing before the handshake is over\n"
+    "      --no-session       introduce ourselves to the proxy anew, and keep nothing\n"
+    "      --no-tfo           no TCP Fast Open: the SYN to the proxy carries no data\n"
     "      --short, --json    show only the data; one JSON object for each answer\n"
     "      --dnssec, --cd, --no-recurse, --no-edns, --nsid, --ednsopt CODE[:HEX]\n"
     "                         what the question says; the words below do the same\n" COMMAND_OPTIONS_HELP
@@ -124,11 +127,7 @@ static int run(const struct dns_args *args, struct proxy_options *proxy_options)
         if (args->verbose) {
             proxy_say(&proxy, source, name);
         }
-        if (args->listen_count > 0 && proxy.is_tls) {
-            rc = say_usage(name, "--listen: the proxy must be one without TLS (socks6://)");
-        } else {
-            rc = args->listen_count > 0 ? dns_listen_run(args, &proxy) : query(args, &proxy);
-        }
+        rc = args->listen_count > 0 ? dns_listen_run(args, &proxy) : query(args, &proxy);
     }
     explicit_bzero(&proxy, sizeof proxy);
     return rc;

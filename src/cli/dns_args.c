@@ -24,7 +24,10 @@ enum {
     OPTION_REVERSE,
     OPTION_LISTEN,
     OPTION_OPEN,
+    OPTION_NO_EARLY_DATA,
     OPTION_NO_RECURSE,
+    OPTION_NO_SESSION,
+    OPTION_NO_TFO,
     OPTION_EDNSOPT,
     OPTION_PLUS_FIRST, /* long forms of "+" words: see plus_words */
     OPTION_SHORT = OPTION_PLUS_FIRST,
@@ -170,6 +173,15 @@ static int take_option(int option, char **argv, struct proxy_options *proxy, str
     case OPTION_OPEN:
         out->open = true;
         return 0;
+    case OPTION_NO_EARLY_DATA:
+        out->no_early_data = true;
+        return 0;
+    case OPTION_NO_SESSION:
+        out->no_session = true;
+        return 0;
+    case OPTION_NO_TFO:
+        out->no_fast_open = true;
+        return 0;
     case OPTION_NO_RECURSE:
         return dns_words_option(out, "norecurse");
     case OPTION_EDNSOPT:
@@ -227,6 +239,9 @@ int dns_args_parse(int argc, char **argv, struct proxy_options *proxy, struct dn
         {"cd", no_argument, NULL, OPTION_CD},
         {"no-recurse", no_argument, NULL, OPTION_NO_RECURSE},
         {"no-edns", no_argument, NULL, OPTION_NO_EDNS},
+        {"no-early-data", no_argument, NULL, OPTION_NO_EARLY_DATA},
+        {"no-session", no_argument, NULL, OPTION_NO_SESSION},
+        {"no-tfo", no_argument, NULL, OPTION_NO_TFO},
         {"nsid", no_argument, NULL, OPTION_NSID},
         {"ednsopt", required_argument, NULL, OPTION_EDNSOPT},
         {"type", required_argument, NULL, 't'},

@@ -22,10 +22,11 @@ struct dns_view {
 };
 
 struct dns_args {
-    int family;     /* -4, -6: of the connection to the proxy; else AF_UNSPEC */
-    int timeout_ms; /* -w */
-    bool verbose;   /* -v */
-    bool help;      /* --help: nothing else was looked at */
+    int family;                                   /* -4, -6: of the connection to the proxy; else AF_UNSPEC */
+    int timeout_ms;                               /* -w */
+    bool verbose;                                 /* -v */
+    bool no_session, no_early_data, no_fast_open; /* --no-session, --no-early-data, --no-tfo: see struct reach_config */
+    bool help;                                    /* --help: nothing else was looked at */
     struct dns_view view;
 
     struct dns_question *questions; /* owned; in the order of the command line, then of the file */

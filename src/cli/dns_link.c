@@ -2,7 +2,7 @@
  * Theory of operation.
  *
  *     IDLE     no connection. A question makes one (unless the last attempt failed a moment ago: then it fails, too)
- *     DIALLING socks6_dial with the first questions as early data; further ones wait
+ *     DIALLING reach() with the first questions as early data; further ones wait
  *     OPEN     questions go out as they come, answers come in any order
  *
  * All questions are in `all`, in the order of their deadlines, since each has the same time. Those not sent on this
@@ -23,11 +23,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "cli/dns_forward.h"
 #include "cli/dns_query.h"
+#include "cli/reach.h"
 #include "cli/say.h"
 
 #define SLOT_BITS 12u
@@ -57,8 +56,9 @@ struct dns_link {
     uint32_t events;
     struct loop_task task;
     struct loop_timer deadline, idle;
-    struct socks6_dial *dial;
-    struct socks6_proxy target;       /* config.proxy at one of its addresses */
+    struct reach *reach;              /* DIALLING */
+    unsigned reach_fds;               /* that it had */
+    struct stream stream;             /* OPEN */
     size_t address, failed_addresses; /* the one in use; those that failed in a row */
     uint64_t pause_until_ms;
     uint64_t idle_ms;
@@ -168,10 +168,12 @@ static void disconnect(struct dns_link *up)
 
     if (up->state == LINK_DIALLING) {
         loop_remove(up->config.loop, &up->io);
-        socks6_dial_free(up->dial);
-        up->dial = NULL;
+        reach_free(up->reach);
+        up->reach = NULL;
     } else if (up->state == LINK_OPEN) {
-        loop_close(up->config.loop, &up->io);
+        loop_remove(up->config.loop, &up->io);
+        (void)!stream_shutdown(&up->stream); /* the end of TLS; whether the proxy hears it makes no difference to us */
+        stream_done(&up->stream);
     }
     up->state = LINK_IDLE;
     up->out_len = up->out_sent = up->in_len = 0;
@@ -261,16 +263,22 @@ static bool take_answers(struct dns_link *up)
     return true;
 }
 
+/* False if the connection is over. done() of what is answered never ends it. */
 static bool receive(struct dns_link *up)
 {
-    ssize_t n = recv(up->io.fd, up->in + up->in_len, IN_ROOM - up->in_len, MSG_DONTWAIT);
+    do { /* what TLS holds wakes nobody */
+        ssize_t n = stream_receive(&up->stream, up->in + up->in_len, IN_ROOM - up->in_len);
 
-    if (n < 0) {
-        return errno == EAGAIN || errno == EINTR;
-    }
-    up->heard_ms = now_ms(up);
-    up->in_len += (size_t)n;
-    return n > 0 && take_answers(up);
+        if (n < 0) {
+            return n == -EAGAIN;
+        }
+        up->heard_ms = now_ms(up);
+        up->in_len += (size_t)n;
+        if (n == 0 || !take_answers(up)) {
+            return false;
+        }
+    } while (stream_has_input(&up->stream));
+    return true;
 }
 
 /* ---- dialling ---- */
@@ -297,12 +305,14 @@ static void address_failed(struct dns_link *up, const char *why)
 
 static void on_ready(struct loop_io *io, uint32_t events);
 
-/* Watches the dial's or the connection's descriptor for `events`. */
-static bool watch(struct dns_link *up, int fd, uint32_t events)
+/* Watches the connection's descriptor for poll(2)'s `wanted`; `is_new`: it is another one, even with the same number. */
+static bool watch(struct dns_link *up, int fd, bool is_new, short wanted)
 {
+    uint32_t events =
+        ((wanted & POLLIN) != 0 ? (uint32_t)EPOLLIN : 0) | ((wanted & POLLOUT) != 0 ? (uint32_t)EPOLLOUT : 0);
     int rc = 0;
 
-    if (up->io.fd != fd) {
+    if (up->io.fd != fd || is_new) {
         loop_remove(up->config.loop, &up->io);
         up->io = (struct loop_io){on_ready, fd};
         rc = loop_add(up->config.loop, &up->io, events);
@@ -314,80 +324,85 @@ static bool watch(struct dns_link *up, int fd, uint32_t events)
     return rc == 0;
 }
 
-static void dial_ended(struct dns_link *up, int status, const struct socks6_dial_result *result)
+static void dial_failed(struct dns_link *up, int status, const struct socks6_dial_result *result)
 {
     char why[sizeof result->error];
 
-    if (status != SOCKS6_DIAL_OK) {
-        dns_query_dial_error(status, result, why, sizeof why);
-        address_failed(up, why);
-        return;
-    }
+    dns_query_dial_error(status, result, why, sizeof why);
+    address_failed(up, why);
+}
+
+static void dial_succeeded(struct dns_link *up)
+{
     loop_remove(up->config.loop, &up->io);
     loop_timer_cancel(up->config.loop, &up->idle);
-    socks6_dial_free(up->dial);
-    up->dial = NULL;
+    reach_free(up->reach);
+    up->reach = NULL;
     up->state = LINK_OPEN;
     up->failed_addresses = 0;
     up->out_len = up->out_sent = 0; /* all of it was sent */
     up->heard_ms = now_ms(up);
-    if (!watch(up, result->fd, EPOLLIN)) {
-        (void)close(result->fd);
-        up->state = LINK_IDLE;
+    if (!watch(up, up->stream.fd, true, stream_events(&up->stream, true, false))) {
         address_failed(up, "out of memory");
         return;
     }
-    loop_defer(up->config.loop, &up->task);
+    loop_defer(up->config.loop, &up->task); /* which also reads what came with the reply */
 }
 
 static void dial_goes_on(struct dns_link *up)
 {
-    short events = socks6_dial_events(up->dial);
-    uint32_t wanted =
-        ((events & POLLIN) != 0 ? (uint32_t)EPOLLIN : 0) | ((events & POLLOUT) != 0 ? (uint32_t)EPOLLOUT : 0);
-    int timeout_ms = socks6_dial_timeout_ms(up->dial);
+    unsigned fds = reach_fd_count(up->reach);
+    bool is_new = fds != up->reach_fds;
+    int timeout_ms = reach_timeout_ms(up->reach);
 
-    if (!watch(up, socks6_dial_fd(up->dial), wanted)) {
+    up->reach_fds = fds;
+    if (!watch(up, reach_fd(up->reach), is_new, reach_events(up->reach))) {
         address_failed(up, "out of memory");
         return;
     }
     loop_timer_set(up->config.loop, &up->idle, timeout_ms >= 0 ? (uint64_t)timeout_ms : up->config.timeout_ms);
 }
 
+static void dial_is(struct dns_link *up, int status, const struct socks6_dial_result *result)
+{
+    if (status == SOCKS6_DIAL_IN_PROGRESS) {
+        dial_goes_on(up);
+    } else if (status == SOCKS6_DIAL_OK) {
+        dial_succeeded(up);
+    } else {
+        dial_failed(up, status, result);
+    }
+}
+
 static void dial_step(struct dns_link *up)
 {
     struct socks6_dial_result result;
-    int status = socks6_dial_step(up->dial, &result);
+    int status = reach_step(up->reach, &up->stream, &result);
 
-    if (status == SOCKS6_DIAL_IN_PROGRESS) {
-        dial_goes_on(up);
-    } else {
-        dial_ended(up, status, &result);
-    }
+    dial_is(up, status, &result);
 }
 
 static void start_dial(struct dns_link *up)
 {
-    struct socks6_dial_config config;
+    struct reach_config config = {.shared = up->config.shared,
+                                  .is_repeatable = true,
+                                  .no_early_data = up->config.no_early_data,
+                                  .no_fast_open = up->config.no_fast_open};
     struct socks6_dial_result result;
-    int status;
 
-    up->target.addr = up->config.addresses[up->address];
     fill_out(up);
-    socks6_dial_config_init(&config);
-    config.proxy = &up->target;
-    config.addr = dns_query_destination();
-    config.timeout_ms = up->config.timeout_ms;
-    config.early = (struct socks6_slice){up->out, up->out_len};
-    config.trace = up->config.verbose ? trace : NULL;
+    socks6_dial_config_init(&config.dial);
+    config.dial.proxy = up->config.proxy;
+    config.dial.proxy_addresses = &up->config.addresses[up->address];
+    config.dial.proxy_address_count = 1;
+    config.dial.addr = dns_query_destination();
+    config.dial.timeout_ms = up->config.timeout_ms;
+    config.dial.early = (struct socks6_slice){up->out, up->out_len};
+    config.dial.trace = up->config.verbose ? trace : NULL;
     up->state = LINK_DIALLING;
     up->idle_ms = IDLE_MS;
-    status = socks6_dial_start(&config, &up->dial, &result);
-    if (status == SOCKS6_DIAL_IN_PROGRESS) {
-        dial_goes_on(up);
-    } else {
-        dial_ended(up, status, &result);
-    }
+    up->reach_fds = 0;
+    dial_is(up, reach_start(&config, &up->reach, &up->stream, &result), &result);
 }
 
 /* ---- events ---- */
@@ -398,17 +413,20 @@ static void send_out(struct dns_link *up)
 
     fill_out(up);
     if (up->out_len > 0) {
-        n = send(up->io.fd, up->out + up->out_sent, up->out_len - up->out_sent, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n < 0 && errno != EAGAIN && errno != EINTR) {
-            connection_lost(up);
-            return;
-        }
-        up->out_sent += n > 0 ? (size_t)n : 0;
-        if (up->out_sent == up->out_len) {
-            up->out_sent = up->out_len = 0;
-        }
+        n = stream_send(&up->stream, up->out + up->out_sent, up->out_len - up->out_sent);
+    } else {
+        n = stream_flush(&up->stream);
     }
-    if (!watch(up, up->io.fd, EPOLLIN | (up->out_len > 0 || !TAILQ_EMPTY(&up->unsent) ? (uint32_t)EPOLLOUT : 0))) {
+    if (n < 0 && n != -EAGAIN) {
+        connection_lost(up);
+        return;
+    }
+    up->out_sent += n > 0 ? (size_t)n : 0;
+    if (up->out_sent == up->out_len) {
+        up->out_sent = up->out_len = 0;
+    }
+    if (!watch(up, up->stream.fd, false,
+               stream_events(&up->stream, true, up->out_len > 0 || !TAILQ_EMPTY(&up->unsent)))) {
         connection_lost(up);
     }
 }
@@ -480,6 +498,9 @@ static void on_task(struct loop_task *task)
 {
     struct dns_link *up = LOOP_OWNER(task, struct dns_link, task);
 
+    if (up->state == LINK_OPEN && stream_has_input(&up->stream) && !receive(up)) {
+        connection_lost(up);
+    }
     if (up->state == LINK_OPEN) {
         send_out(up);
     }
@@ -514,7 +535,7 @@ int dns_link_new(const struct dns_link_config *config, struct dns_link **out)
         up->id_mask = 0; /* not on Linux, for two bytes */
     }
     up->config = *config;
-    up->target = *config->proxy;
+    up->stream.fd = -1;
     up->io.fd = -1;
     up->task.run = on_task;
     up->deadline.expired = on_deadline;
@@ -535,7 +556,6 @@ void dns_link_free(struct dns_link *up)
     loop_timer_cancel(up->config.loop, &up->deadline);
     loop_timer_cancel(up->config.loop, &up->idle);
     loop_defer_cancel(up->config.loop, &up->task);
-    explicit_bzero(&up->target, sizeof up->target);
     free(up->out);
     free(up->in);
     free(up);

@@ -12,6 +12,8 @@
 #include "dns/message.h"
 #include "io/loop.h"
 
+struct reach_shared;
+
 /* Questions that can be on their way at once. */
 #define DNS_LINK_ASKS_MAX 4096u
 
@@ -40,10 +42,12 @@ struct dns_link_ask {
 
 struct dns_link_config {
     struct loop *loop;
-    const struct socks6_proxy *proxy;    /* borrowed */
-    const struct socks6_addr *addresses; /* of the proxy, IPv4 or IPv6; tried in turn; borrowed */
+    const struct socks6_proxy *proxy;    /* borrowed, as is all that follows */
+    struct reach_shared *shared;         /* made for it */
+    const struct socks6_addr *addresses; /* of the proxy, as in struct socks6_dial_config; one attempt each, in turn */
     size_t address_count;
-    uint64_t timeout_ms; /* of a question, and of a dial */
+    uint64_t timeout_ms;              /* of a question, and of a dial */
+    bool no_early_data, no_fast_open; /* as in struct reach_config */
     bool verbose;
 };
 

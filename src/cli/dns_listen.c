@@ -7,7 +7,6 @@
 #include "cli/dns_listen.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,10 +18,11 @@
 #include "cli/dns_tcp.h"
 #include "cli/dns_udp.h"
 #include "cli/exit.h"
+#include "cli/proxy_find.h"
+#include "cli/reach_shared.h"
 #include "cli/say.h"
 #include "io/sock.h"
 
-#define PROXY_ADDRESSES_MAX 16u
 /* A port that is free for TCP need not be so for UDP: for port 0, others are tried. */
 #define PORT_TRIES 20
 
@@ -37,54 +37,52 @@ struct listen {
     struct dns_tcp tcp[DNS_ARGS_LISTEN_MAX];
     size_t open_count; /* of the two above */
     struct loop_io signals;
-    struct socks6_addr addresses[PROXY_ADDRESSES_MAX];
-    size_t address_count;
+    struct proxy_addresses addresses;
+    struct reach_shared *shared;
 };
 
 /* ---- the proxy ---- */
 
-static int no_address(const struct listen *l, const char *why)
+static void trace(void *user, const char *what)
 {
-    char text[SOCKS6_ADDR_TEXT_MAX];
-
-    (void)socks6_addr_format(&l->proxy->addr, text, sizeof text);
-    say(command, "cannot find the address of proxy %s: %s", text, why);
-    return CLI_EXIT_PROXY;
-}
-
-/* Adds an address of a family that -4 or -6 allow. */
-static void add_address(struct listen *l, const struct sockaddr *sa, socklen_t len)
-{
-    struct socks6_addr *addr = &l->addresses[l->address_count];
-
-    if (l->address_count < PROXY_ADDRESSES_MAX && (l->args->family == AF_UNSPEC || l->args->family == sa->sa_family) &&
-        sock_to_addr(sa, len, addr)) {
-        addr->port = l->proxy->addr.port;
-        l->address_count++;
-    }
+    (void)user;
+    say(command, "%s", what);
 }
 
 static int find_proxy(struct listen *l)
 {
-    const struct addrinfo hints = {.ai_family = l->args->family, .ai_socktype = SOCK_STREAM};
-    struct sockaddr_storage sa;
-    struct addrinfo *list = NULL;
-    socklen_t len;
-    int rc;
+    char why[512];
+    int status =
+        proxy_find(l->proxy, l->args->family, &l->addresses, l->args->verbose ? trace : NULL, NULL, why, sizeof why);
 
-    if (sock_from_addr(&l->proxy->addr, &sa, &len)) {
-        add_address(l, (const struct sockaddr *)&sa, len);
-    } else {
-        rc = getaddrinfo(l->proxy->addr.u.name, NULL, &hints, &list);
-        if (rc != 0) {
-            return no_address(l, rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
-        }
-        for (const struct addrinfo *ai = list; ai != NULL; ai = ai->ai_next) {
-            add_address(l, ai->ai_addr, ai->ai_addrlen);
-        }
-        freeaddrinfo(list);
+    if (status == SOCKS6_DIAL_OK) {
+        return 0;
     }
-    return l->address_count > 0 ? 0 : no_address(l, "it has none of the family that is wanted");
+    say(command, "%s", why);
+    return status == SOCKS6_DIAL_NOMEM ? CLI_EXIT_REMOTE : CLI_EXIT_PROXY;
+}
+
+/* Files that cannot be used are better said now than with the first question. */
+static int open_shared(struct listen *l)
+{
+    /* One connection follows the other: a token is taken when there is one to be made. */
+    const struct reach_shared_config config = {.proxy = l->proxy, .no_session = l->args->no_session, .batch = 1};
+    struct tls_context *tls = NULL;
+    char why[TLS_CLIENT_WHY_MAX];
+    int rc = reach_shared_new(&config, &l->shared);
+
+    if (rc != 0) {
+        say(command, "out of memory");
+        return CLI_EXIT_REMOTE;
+    }
+    if (l->proxy->is_tls) {
+        rc = reach_shared_tls(l->shared, &tls, why);
+    }
+    if (rc != 0) {
+        say(command, "%s", why);
+        return rc == -ENOMEM ? CLI_EXIT_REMOTE : CLI_EXIT_USAGE;
+    }
+    return 0;
 }
 
 /* ---- sockets ---- */
@@ -176,8 +174,11 @@ static int open_loop(struct listen *l)
 {
     const struct dns_args *args = l->args;
     struct dns_link_config config = {.proxy = l->proxy,
-                                     .addresses = l->addresses,
-                                     .address_count = l->address_count,
+                                     .shared = l->shared,
+                                     .addresses = l->addresses.list,
+                                     .address_count = l->addresses.count,
+                                     .no_early_data = args->no_early_data,
+                                     .no_fast_open = args->no_fast_open,
                                      .timeout_ms = (uint64_t)args->timeout_ms,
                                      .verbose = args->verbose};
     int rc = loop_new(&l->server.loop);
@@ -214,6 +215,7 @@ static void done(struct listen *l)
         dns_tcp_close(&l->tcp[i]);
     }
     dns_link_free(l->server.link);
+    reach_shared_free(l->shared);
     dns_tcp_clients_done(&l->clients);
     for (size_t i = 0; i < l->open_count; i++) {
         dns_udp_close(&l->udp[i]);
@@ -238,6 +240,9 @@ int dns_listen_run(const struct dns_args *args, const struct socks6_proxy *proxy
     l->signals.fd = -1;
     dns_tcp_clients_init(&l->clients);
     rc = find_proxy(l);
+    if (rc == 0) {
+        rc = open_shared(l);
+    }
     if (rc == 0) {
         rc = open_loop(l);
     }

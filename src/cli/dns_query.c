@@ -306,7 +306,10 @@ static void trace(void *user, const char *what)
 static int dial(struct run *run)
 {
     const struct dns_args *args = run->config->args;
-    struct reach_config config = {.no_session = true}; /* a question that comes twice does no harm */
+    struct reach_config config = {.no_session = args->no_session,
+                                  .no_early_data = args->no_early_data,
+                                  .no_fast_open = args->no_fast_open,
+                                  .is_repeatable = true};
     struct socks6_dial_result result;
     char why[sizeof result.error];
     int status;
@@ -325,6 +328,9 @@ static int dial(struct run *run)
     }
     dns_query_dial_error(status, &result, why, sizeof why);
     say(command, "%s", why);
+    if (status == SOCKS6_DIAL_INVALID) {
+        return CLI_EXIT_USAGE; /* files of the URL that cannot be used */
+    }
     return status == SOCKS6_DIAL_NOMEM ? CLI_EXIT_REMOTE : CLI_EXIT_PROXY;
 }
 

@@ -33,6 +33,18 @@ static bool to_addr(const struct addrinfo *found, struct socks6_addr *out)
     return sock_to_addr(found->ai_addr, found->ai_addrlen, out);
 }
 
+static bool is_of_other_family(const struct socks6_addr *addr, int family)
+{
+    return (addr->type == SOCKS6_ADDR_IPV4 && family == AF_INET6) ||
+           (addr->type == SOCKS6_ADDR_IPV6 && family == AF_INET);
+}
+
+static int no_address(const char *proxy, int family, char *why, size_t why_size)
+{
+    (void)snprintf(why, why_size, "cannot connect to proxy %s: it has no %s address", proxy, family_name(family));
+    return SOCKS6_DIAL_PROXY_FAILED;
+}
+
 static int look_up(const struct socks6_addr *addr, int family, int flags, struct addrinfo **out)
 {
     const struct addrinfo hints = {.ai_family = family, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | flags};
@@ -50,12 +62,15 @@ int proxy_find(const struct socks6_proxy *proxy, int family, struct proxy_addres
     int rc;
 
     out->count = 0;
+    (void)socks6_addr_format(&proxy->addr, text, sizeof text);
+    if (is_of_other_family(&proxy->addr, family)) {
+        return no_address(text, family, why, why_size);
+    }
     if (proxy->addr.type != SOCKS6_ADDR_NAME || look_up(&proxy->addr, family, AI_NUMERICHOST, &list) == 0) {
         freeaddrinfo(list);
         out->list[out->count++] = proxy->addr;
         return SOCKS6_DIAL_OK;
     }
-    (void)socks6_addr_format(&proxy->addr, text, sizeof text);
     if (trace != NULL) {
         (void)snprintf(line, sizeof line, "looking up proxy %s", text);
         trace(trace_user, line);
@@ -75,9 +90,5 @@ int proxy_find(const struct socks6_proxy *proxy, int family, struct proxy_addres
         out->count += to_addr(found, &out->list[out->count]);
     }
     freeaddrinfo(list);
-    if (out->count == 0) {
-        (void)snprintf(why, why_size, "cannot connect to proxy %s: it has no %s address", text, family_name(family));
-        return SOCKS6_DIAL_PROXY_FAILED;
-    }
-    return SOCKS6_DIAL_OK;
+    return out->count > 0 ? SOCKS6_DIAL_OK : no_address(text, family, why, why_size);
 }

@@ -215,7 +215,7 @@ static bool is_worth_another(const struct reach *reach, int status, const struct
         return reach->use.cache.session.id_len > 0;
     }
     return reach->is_rejected && reach->use.cache.has_token &&
-           (reach->config.dial.early.len == 0 || !can_be_repeated(reach, result));
+           (reach->config.is_repeatable || reach->config.dial.early.len == 0 || !can_be_repeated(reach, result));
 }
 
 /* Frees what is left of an attempt. */

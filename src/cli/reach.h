@@ -27,6 +27,8 @@ struct reach_config {
     struct socks6_dial_config dial;
     struct reach_shared *shared; /* made for the same proxy; NULL = nothing is shared */
     bool no_session; /* --no-session: nothing of the cache is used, and nothing kept. Without effect beside `shared` */
+    bool
+        is_repeatable; /* the early data may be acted on twice: it is sent again with another token whatever became of it */
     bool no_fast_open;  /* --no-tfo: the proxy is connected to without TCP Fast Open */
     bool no_early_data; /* --no-early-data: the request waits for the end of the TLS handshake */
 };

@@ -53,7 +53,7 @@ struct reach_shared {
     unsigned batch;
     bool has_memory;     /* sessions and tickets are for this proxy, and wanted */
     char path[PATH_MAX]; /* of the cache; empty = none */
-    int problem;         /* why there is none */
+    int problem;         /* why there is none; 0 = it was told */
     char host[SOCKS6_ADDR_TEXT_MAX];
     struct cache_key key;
 
@@ -203,9 +203,12 @@ const struct socks6_proxy *reach_shared_proxy(const struct reach_shared *shared)
     return &shared->proxy;
 }
 
-int reach_shared_problem(const struct reach_shared *shared)
+int reach_shared_problem(struct reach_shared *shared)
 {
-    return shared->problem;
+    int problem = shared->problem;
+
+    shared->problem = 0;
+    return problem;
 }
 
 bool reach_shared_keeps(const struct reach_shared *shared)

@@ -50,8 +50,8 @@ struct reach_shared *reach_shared_retain(struct reach_shared *shared);
 void reach_shared_release(void *shared);
 
 const struct socks6_proxy *reach_shared_proxy(const struct reach_shared *shared);
-/* The file that all of this is about cannot be found: -errno, else 0. */
-int reach_shared_problem(const struct reach_shared *shared);
+/* The file that all of this is about cannot be found: -errno, once; else 0. */
+int reach_shared_problem(struct reach_shared *shared);
 /* Tickets that come are of use to somebody. */
 bool reach_shared_keeps(const struct reach_shared *shared);
 

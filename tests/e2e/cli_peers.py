@@ -332,12 +332,13 @@ class SessionProxy6(Proxy6):
     """
     Proxy6 with sessions and tokens, kept as simply as can be: a token is good once. `window`: the size that is granted at
     most, 0 = none. `untrusted`: sessions need the login each time. `id_in_reply`: the id comes in the Operation Reply.
+    `destination`: where all connections go, whatever the requests say.
     """
 
-    def __init__(self, users=None, window=4096, untrusted=False, id_in_reply=False, port=0, host="127.0.0.1"):
+    def __init__(self, users=None, window=4096, untrusted=False, id_in_reply=False, port=0, host="127.0.0.1", destination=None):
         self.sessions = {}  # id -> {"base", "size", "spent"}
         self.window, self.untrusted, self.id_in_reply = window, untrusted, id_in_reply
-        self.lock = threading.Lock()
+        self.lock, self.destination = threading.Lock(), destination
         self.acted, self.rejected, self.invalid = 0, 0, 0
         super().__init__(users, host, port)
 
@@ -399,7 +400,7 @@ class SessionProxy6(Proxy6):
         if not good:
             sock.sendall(answer)
             return
-        upstream, code = connect_upstream(request.host, request.port)
+        upstream, code = connect_upstream(*(self.destination or (request.host, request.port)))
         data = b"".join(late)
         reply = reply6(code)
         sock.sendall(answer + reply[:2] + struct.pack("!H", len(data)) + reply[4:] + data)

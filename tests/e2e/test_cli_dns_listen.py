@@ -27,10 +27,10 @@ LISTENING = re.compile(r"listening on (\[[0-9a-f:.]+\]|[0-9.]+):(\d+), UDP and T
 class Local:
     """One `socks6 dns --listen`, ready. Ends with SIGTERM, and must end well."""
 
-    def __init__(self, url, *args, listen=("127.0.0.1:0",), expect=0, wrapper=()):
+    def __init__(self, url, *args, listen=("127.0.0.1:0",), expect=0, wrapper=(), env=None):
         words = [word for addr in listen for word in ("--listen", addr)]
         self.process = subprocess.Popen([*wrapper, client_path(), "-x", url, "dns", *words, *map(str, args)],
-                                        stderr=subprocess.PIPE, env=client_environment())
+                                        stderr=subprocess.PIPE, env=client_environment(**(env or {})))
         self.expect = expect
         self.lines = []
         self.reader = threading.Thread(target=self._read, daemon=True)

@@ -10,6 +10,7 @@ import pytest
 
 from cli_peers import (DEADLINE, Peer, SessionProxy6, auth6, client_environment, client_path, option6, read_to_end,
                        reply6)
+from dns_peers import DnsServer, answering, rrset
 from lib import isolate
 from lib.capture import Capture
 from test_cli_tls import EARLY, GO_ON, GRANT, make_certificates, s_server
@@ -237,6 +238,27 @@ class Relay(Peer):
             while data := source.recv(65536):
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("option,trips", [([], 1), (["--no-tfo"], 2)])
+def test_a_question_of_dns_in_the_syn(net, tmp_path, option, trips):
+    """The proxy is one of Python behind which a service answers; the first two runs bring session, token and cookie."""
+    with net.proxy.call(lambda: DnsServer(answering(rrset("x.test.", "A", "192.0.2.1")))) as server, \
+            net.make(lambda: SessionProxy6(host=PROXY, destination=("127.0.0.1", server.port))) as proxy:
+        def run(*options):
+            with Capture(net.client, "c-p", PROXY) as capture:
+                done = subprocess.run(
+                    [*net.client.wrapper, client_path(), "-x", proxy.url(), "dns", "-v", "+short", *options, "x.test"],
+                    capture_output=True, env=client_environment(XDG_CACHE_HOME=str(tmp_path / "cache")), timeout=DEADLINE, check=False)
+                sizes = [one.size for one in capture.attempts(proxy.port)]
+            assert (done.returncode, done.stdout) == (0, b"192.0.2.1\n"), done.stderr
+            return done.stderr.decode(), sizes
+        text, sizes = run()
+        assert "2 round trips to the proxy" in text and sizes == [0]
+        text, sizes = run(*option)
+        request = proxy.requests[-1]
+        assert f"{trips} round trip" in text and sizes == [len(request.first) if trips == 1 else 0]
+        assert b"\x01x\x04test" in request.extra and proxy.rejected == 0
 
 
 def test_client_hello_and_early_data_in_one_syn(net, pki, tmp_path):

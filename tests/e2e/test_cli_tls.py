@@ -296,15 +296,6 @@ def test_dns_over_tls(pki):
         assert (done.returncode, done.stdout) == (0, b"192.0.2.7\n" * 2), done.stderr
 
 
-@pytest.mark.parametrize("arguments, text", [(["dns", "--listen", "127.0.0.1:0"], "without TLS"),
-                                             (["dns", "+short", "a.test"], "authority that is not trusted")])
-def test_dns_says_what_it_cannot(pki, arguments, text):
-    with TlsProxy(pki) as proxy:
-        done = subprocess.run([client_path(), *arguments, "-x", proxy.url()], capture_output=True,
-                              env=client_environment(SSL_CERT_FILE="/dev/null"), timeout=DEADLINE, check=False)
-        assert done.returncode in (2, 3) and text in done.stderr.decode()
-
-
 def test_end_of_input_is_a_close_notify_and_the_answer_comes_after_it(socks6, server, pki):
     """Like `sort` at the far end."""
     data = pattern(300000)

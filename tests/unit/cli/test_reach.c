@@ -193,7 +193,7 @@ static void answer(int fd, const struct request *request)
 static void *serve(void *unused)
 {
     size_t held = 0;
-    uint8_t buf[4096];
+    static uint8_t buf[2048];
 
     (void)unused;
     for (;;) {
