@@ -10,6 +10,9 @@
 /* real(NAME)(arguments): NAME's declaration must be in scope. */
 #define real(name) ((__typeof__(&name))real_function(REAL_##name, #name))
 
+/* The same with the type of our own hook, where libc's declaration has a union for socket addresses. */
+#define real_as_hook(name) ((__typeof__(&hook_##name))real_function(REAL_##name, #name))
+
 /* All that can be asked for; each file of hooks adds what it needs, one per line, in the order of the alphabet. */
 enum real_name {
     REAL_accept,
@@ -48,6 +51,7 @@ enum real_name {
     REAL_recvmsg,
     REAL_send,
     REAL_sendfile,
+    REAL_sendfile64,
     REAL_sendmmsg,
     REAL_sendmsg,
     REAL_sendto,

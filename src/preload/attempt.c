@@ -1,0 +1,288 @@
+/*
+ * Theory of operation. The connection to the helper that carries the request may become the program's: run/protocol.h tells how.
+ * Before anything is sent its send buffer is made narrow, so that the padding fills it and the program finds it not writable until
+ * the helper has taken the padding out, which it does once it is connected.
+ *
+ * Measured (Linux 6.18): a stream takes padding in buffers of 32 KiB less what the kernel needs for itself; with the send buffer at
+ * 64 KiB two of them fill it, and not a byte more goes in. poll(2) then shows nothing, EPOLLET has an event as soon as they are read.
+ *
+ * A blocking connect waits for the reply in recv(2), which the kernel interrupts and restarts for the same signals and timeouts as
+ * connect(2).
+ */
+#include "preload/attempt.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/time.h>
+
+#include "preload/adopt.h"
+#include "preload/options.h"
+#include "preload/real.h"
+#include "preload/slots.h"
+#include "preload/sys.h"
+#include "preload/talk.h"
+
+#define NARROW_BYTES 32768 /* the kernel doubles it */
+#define BUFFER_OVERHEAD 64 /* of each buffer, that the kernel keeps at its end */
+
+struct attempt {
+    int fd, talk, passed; /* passed: the TCP socket that came with the reply, or -1 */
+    int domain;
+    bool is_non_blocking;
+    uint32_t pad_len;
+    const struct run_addr *destination;
+    struct run_connected answer;
+};
+
+/* What connect(2) may say. The program has no descriptor left for us, or the machine no memory. */
+static int as_connect_says(int rc)
+{
+    switch (rc) {
+    case -EMFILE:
+    case -ENFILE:
+    case -ENOMEM:
+    case -ENOBUFS:
+        return -ENOBUFS;
+    case -EPROTO:
+        return -ENETUNREACH;
+    default:
+        return rc;
+    }
+}
+
+static void narrow(struct attempt *attempt)
+{
+    int bytes = NARROW_BYTES, effective;
+
+    (void)sys_setsockopt(attempt->talk, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    effective = sys_get_int(attempt->talk, SOL_SOCKET, SO_SNDBUF);
+    attempt->pad_len = effective <= 0 ? 0 : 2 * ((uint32_t)effective / 2 - BUFFER_OVERHEAD);
+}
+
+static void widen(const struct attempt *attempt)
+{
+    int bytes = SLOTS_WIDE_BYTES / 2;
+
+    (void)sys_setsockopt(attempt->talk, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+}
+
+static int send_request(struct attempt *attempt)
+{
+    struct run_connect body = {.destination = *attempt->destination,
+                               .cookie = sys_cookie(attempt->talk),
+                               .flags = attempt->is_non_blocking ? RUN_CONNECT_NON_BLOCKING : 0,
+                               .pad_len = attempt->pad_len};
+    struct iovec part = {&body, sizeof body};
+
+    return talk_send(attempt->talk, RUN_CONNECT, &part, 1, attempt->fd);
+}
+
+/* The reply, which is there or about to come. */
+static int receive(struct attempt *attempt)
+{
+    int status = 0;
+    ssize_t len = talk_receive(attempt->talk, &status, &attempt->answer, sizeof attempt->answer, &attempt->passed, 0);
+
+    if (len < 0) {
+        return (int)len;
+    }
+    return status != 0 ? -ENETUNREACH : (size_t)len != sizeof attempt->answer ? -EPROTO : 0;
+}
+
+static void set_timeout(int talk, const struct timeval *time)
+{
+    (void)sys_setsockopt(talk, SOL_SOCKET, SO_RCVTIMEO, time, sizeof *time);
+}
+
+static void close_cancelled(void *talk)
+{
+    sys_close(*(int *)talk);
+}
+
+/* The point of cancellation. 0 as soon as there is something to read or the helper has gone; -EINTR or -EAGAIN. */
+static int wait_cancellably(int *talk)
+{
+    ssize_t n;
+    char byte;
+    int saved = errno, rc;
+
+    pthread_cleanup_push(close_cancelled, talk);
+    n = real(recv)(*talk, &byte, 1, MSG_PEEK);
+    pthread_cleanup_pop(0);
+    rc = n >= 0 || errno == ECONNRESET ? 0 : -errno;
+    errno = saved;
+    return rc;
+}
+
+/* It goes on in the background. The reply that comes may be to the request: then it has crossed the wish to convert. */
+static int convert(struct attempt *attempt)
+{
+    static const struct timeval for_ever;
+    static const char wish = RUN_CONVERT;
+    long n = SYS_CALL(SYS_sendto, attempt->talk, &wish, 1, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+
+    set_timeout(attempt->talk, &for_ever);
+    return n < 0 && n != -EPIPE ? (int)n : receive(attempt);
+}
+
+/* 0: `answer` is there. `*interrupted` is what connect(2) returns instead of going on to wait: -EINTR, -EINPROGRESS or 0. */
+static int await(struct attempt *attempt, int *interrupted)
+{
+    struct timeval time = {0, 0};
+    socklen_t len = sizeof time;
+    int rc;
+
+    *interrupted = 0;
+    if (attempt->is_non_blocking) {
+        return receive(attempt);
+    }
+    if (sys_getsockopt(attempt->fd, SOL_SOCKET, SO_SNDTIMEO, &time, &len) == 0) {
+        set_timeout(attempt->talk, &time);
+    }
+    rc = wait_cancellably(&attempt->talk);
+    if (rc == 0) {
+        return receive(attempt);
+    }
+    *interrupted = rc == -EAGAIN ? -EINPROGRESS : rc;
+    return convert(attempt);
+}
+
+static int send_padding(const struct attempt *attempt)
+{
+    static const char padding[4096];
+    uint32_t left = attempt->pad_len;
+
+    while (left > 0) {
+        struct iovec parts[16];
+        struct msghdr message = {.msg_iov = parts};
+        long n;
+
+        for (uint32_t rest = left; rest > 0 && message.msg_iovlen < 16; message.msg_iovlen++) {
+            uint32_t len = rest < sizeof padding ? rest : (uint32_t)sizeof padding;
+            union { /* sendmsg(2) does not write to it */
+                const void *from;
+                void *to;
+            } base = {padding};
+
+            parts[message.msg_iovlen] = (struct iovec){base.to, len};
+            rest -= len;
+        }
+        n = SYS_CALL(SYS_sendmsg, attempt->talk, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && n != -EINTR) {
+            return n == -EPIPE || n == -ECONNRESET ? 0 : -ENOBUFS; /* it is over already: the program will see */
+        }
+        left -= n > 0 ? (uint32_t)n : 0;
+    }
+    return 0;
+}
+
+static int become(struct attempt *attempt, int *socket, enum slot_kind kind, enum slot_state state)
+{
+    bool is_connected = state == SLOT_CONNECTED;
+    struct slot slot = {.kind = (uint8_t)kind,
+                        .state = (uint8_t)state,
+                        .is_told = is_connected,
+                        .is_narrow = !is_connected,
+                        .domain = attempt->domain,
+                        .peer = *attempt->destination,
+                        .local = attempt->answer.local};
+    int taken = *socket;
+
+    *socket = -1;
+    return adopt(taken, attempt->fd, &slot);
+}
+
+static int become_pending(struct attempt *attempt, int result)
+{
+    int rc = send_padding(attempt);
+
+    if (rc == 0) {
+        rc = become(attempt, &attempt->talk, SLOT_STREAM, SLOT_CONNECTING);
+    }
+    return rc != 0 ? rc : result;
+}
+
+static int settle(struct attempt *attempt, int interrupted, bool *is_direct)
+{
+    const struct run_connected *answer = &attempt->answer;
+
+    switch ((enum run_verdict)answer->verdict) {
+    case RUN_VERDICT_DIRECT:
+        *is_direct = true;
+        return 0;
+    case RUN_VERDICT_REFUSED:
+    case RUN_VERDICT_FAILED:
+        return answer->error > 0 ? -answer->error : -ENETUNREACH;
+    case RUN_VERDICT_WAIT:
+        return become_pending(attempt, -EINPROGRESS);
+    case RUN_VERDICT_CONVERTED:
+        return become_pending(attempt, interrupted != 0 ? interrupted : -EINPROGRESS);
+    case RUN_VERDICT_STREAM:
+        widen(attempt);
+        return become(attempt, &attempt->talk, SLOT_STREAM, SLOT_CONNECTED);
+    case RUN_VERDICT_SOCKET:
+        if (attempt->passed < 0) {
+            return -ENETUNREACH;
+        }
+        options_copy(attempt->fd, attempt->passed);
+        return become(attempt, &attempt->passed, SLOT_TCP, SLOT_CONNECTED);
+    }
+    return -ENETUNREACH;
+}
+
+static void close_what_is_left(const struct attempt *attempt)
+{
+    if (attempt->talk >= 0) {
+        sys_close(attempt->talk);
+    }
+    if (attempt->passed >= 0) {
+        sys_close(attempt->passed);
+    }
+}
+
+/* `*again`: to be begun anew, without waiting, since the stream carries a byte that was not meant for the destination. */
+static int try_once(struct attempt *attempt, int *interrupted, bool *is_direct, bool *again)
+{
+    int rc, here = 0;
+
+    attempt->passed = -1;
+    attempt->talk = talk_open();
+    if (attempt->talk < 0) {
+        return attempt->talk;
+    }
+    narrow(attempt);
+    rc = send_request(attempt);
+    if (rc == 0) {
+        rc = await(attempt, &here);
+    }
+    *interrupted = here != 0 ? here : *interrupted;
+    *again = rc == 0 && here != 0 && attempt->answer.verdict == RUN_VERDICT_STREAM;
+    if (rc == 0 && !*again) {
+        rc = settle(attempt, *interrupted, is_direct);
+    }
+    close_what_is_left(attempt);
+    return rc;
+}
+
+int attempt_connect(int fd, int domain, const struct run_addr *destination, bool is_non_blocking, bool *is_direct)
+{
+    int flags = sys_fcntl(fd, F_GETFL, 0);
+    struct attempt attempt = {.fd = fd,
+                              .domain = domain,
+                              .is_non_blocking = is_non_blocking || (flags >= 0 && (flags & O_NONBLOCK) != 0),
+                              .destination = destination};
+    int rc, interrupted = 0;
+    bool again = false;
+
+    *is_direct = false;
+    rc = try_once(&attempt, &interrupted, is_direct, &again);
+    if (again) {
+        attempt.is_non_blocking = true;
+        rc = try_once(&attempt, &interrupted, is_direct, &again);
+        rc = rc == -EINPROGRESS ? interrupted : rc;
+    }
+    return as_connect_says(rc);
+}

@@ -1,0 +1,207 @@
+/*
+ * The hook of connect(2): sorts out what is the helper's business, and leaves the rest to the kernel, its errors first of all.
+ */
+#include "preload/connect.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+
+#include "preload/addr.h"
+#include "preload/adopt.h"
+#include "preload/attempt.h"
+#include "preload/config.h"
+#include "preload/export.h"
+#include "preload/options.h"
+#include "preload/real.h"
+#include "preload/stream.h"
+#include "preload/sys.h"
+#include "preload/talk.h"
+#include "preload/udp_dns.h"
+
+#ifndef SO_BINDTOIFINDEX
+#define SO_BINDTOIFINDEX 62
+#endif
+
+#define TCP_STATE_CLOSE 7 /* of tcpi_state */
+
+static int fail(int rc)
+{
+    if (rc < 0) {
+        errno = -rc;
+        return -1;
+    }
+    return rc;
+}
+
+PRELOAD_HOOK(int, connect, int fd, const struct sockaddr *addr, socklen_t len)
+{
+    return connect_any(fd, addr, len, false);
+}
+
+int connect_real(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    return real_as_hook(connect)(fd, addr, len);
+}
+
+int connect_dissolve(int fd, const struct slot *slot)
+{
+    struct slot plain = {.kind = SLOT_OTHER};
+    int domain = slot->domain == AF_INET6 ? AF_INET6 : AF_INET;
+    long socket = SYS_CALL(SYS_socket, domain, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (socket < 0) {
+        return (int)socket;
+    }
+    options_copy_from_helper(slot->cookie, (int)socket);
+    return adopt((int)socket, fd, &plain);
+}
+
+/* poll(2) says EINTR also after handlers with SA_RESTART. 0 when it is decided. */
+static int wait_decided(int fd)
+{
+    struct pollfd poll = {.fd = fd, .events = POLLOUT};
+    struct timeval limit = {0, 0};
+    socklen_t len = sizeof limit;
+    struct timespec time;
+    long rc;
+
+    (void)sys_getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &len);
+    time.tv_sec = limit.tv_sec;
+    time.tv_nsec = limit.tv_usec * 1000;
+    rc = SYS_CALL(SYS_ppoll, &poll, 1, limit.tv_sec == 0 && limit.tv_usec == 0 ? NULL : &time, NULL, 0);
+    return rc < 0 ? (int)rc : rc == 0 ? -EALREADY : 0;
+}
+
+static int connect_failed(int fd, struct slot *slot)
+{
+    int error = stream_take_error(fd, slot);
+    int rc = connect_dissolve(fd, slot);
+
+    if (rc != 0) {
+        return rc;
+    }
+    return error != 0 ? -error : -ECONNABORTED;
+}
+
+/* connect() on a socket on which it has been called before. 0 or -errno, as Linux does it for TCP. */
+static int connect_again(int fd, struct slot *slot)
+{
+    int flags = sys_fcntl(fd, F_GETFL, 0);
+    enum run_state_of state;
+    int rc;
+
+    if (slot->is_told) {
+        return -EISCONN;
+    }
+    state = stream_state(fd, slot);
+    if (state == RUN_STATE_CONNECTING) {
+        rc = (flags & O_NONBLOCK) != 0 ? -EALREADY : wait_decided(fd);
+        if (rc != 0) {
+            return rc;
+        }
+        state = stream_state(fd, slot);
+    }
+    if (state != RUN_STATE_CONNECTED) {
+        return connect_failed(fd, slot);
+    }
+    slot->is_told = 1;
+    slots_put(fd, slot);
+    return 0;
+}
+
+/* Connections that the kernel has begun, or the helper's, are the kernel's to speak about. */
+static bool is_idle(int fd)
+{
+    uint8_t state = TCP_STATE_CLOSE;
+    socklen_t len = sizeof state;
+
+    (void)sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &len);
+    return state == TCP_STATE_CLOSE;
+}
+
+static bool has_no_scope(int fd, const struct run_addr *destination)
+{
+    return addr_is_link_local(destination) && destination->scope == 0 &&
+           sys_get_int(fd, SOL_SOCKET, SO_BINDTOIFINDEX) <= 0;
+}
+
+/* The kernel refuses it, or it stays on this machine. */
+static bool is_for_kernel(int fd, const struct run_addr *destination, bool is_mapped)
+{
+    if (is_mapped && sys_get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY) > 0) {
+        return true;
+    }
+    if (addr_is_multicast(destination) || has_no_scope(fd, destination) || !is_idle(fd)) {
+        return true;
+    }
+    return destination->port != ADDR_DNS_PORT && (addr_is_loopback(destination) || addr_is_wildcard(destination));
+}
+
+static int connect_tcp(int fd, int domain, const struct sockaddr *addr, socklen_t len, bool dont_wait)
+{
+    struct run_addr destination;
+    bool is_mapped, is_direct;
+    struct slot slot;
+    int rc;
+
+    if (!addr_parse(addr, len, &destination, &is_mapped) || addr->sa_family != domain ||
+        is_for_kernel(fd, &destination, is_mapped)) {
+        return connect_real(fd, addr, len);
+    }
+    if (slots_hint(fd) == SLOT_TCP && stream_find_tcp(fd, &slot)) {
+        return fail(-EISCONN); /* it was connected, and broke */
+    }
+    rc = attempt_connect(fd, domain, &destination, dont_wait, &is_direct);
+    return rc == 0 && is_direct ? connect_real(fd, addr, len) : fail(rc);
+}
+
+static int disconnect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    struct slot slot = {.kind = SLOT_OTHER};
+    int rc;
+
+    if (stream_find(fd, &slot)) {
+        return fail(connect_dissolve(fd, &slot));
+    }
+    rc = connect_real(fd, addr, len);
+    if (rc == 0 && slots_hint(fd) != SLOT_OTHER) {
+        slot = (struct slot){.cookie = sys_cookie(fd)};
+        slots_put(fd, &slot);
+    }
+    return rc;
+}
+
+static int connect_inet(int fd, int domain, const struct sockaddr *addr, socklen_t len, bool dont_wait)
+{
+    int type = sys_get_int(fd, SOL_SOCKET, SO_TYPE);
+    int protocol = sys_get_int(fd, SOL_SOCKET, SO_PROTOCOL);
+
+    if (type == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)) {
+        return connect_tcp(fd, domain, addr, len, dont_wait);
+    }
+    return udp_connect(fd, addr, len);
+}
+
+int connect_any(int fd, const struct sockaddr *addr, socklen_t len, bool dont_wait)
+{
+    int domain = sys_get_int(fd, SOL_SOCKET, SO_DOMAIN);
+    struct slot slot;
+
+    if (addr == NULL || len < sizeof addr->sa_family || domain < 0) {
+        return connect_real(fd, addr, len);
+    }
+    if (addr->sa_family == AF_UNSPEC) {
+        return disconnect(fd, addr, len);
+    }
+    if (domain == AF_INET || domain == AF_INET6) {
+        return connect_inet(fd, domain, addr, len, dont_wait);
+    }
+    return domain == AF_UNIX && stream_find(fd, &slot) ? fail(connect_again(fd, &slot)) : connect_real(fd, addr, len);
+}
