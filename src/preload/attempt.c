@@ -31,7 +31,7 @@
 struct attempt {
     int fd, talk, passed; /* passed: the TCP socket that came with the reply, or -1 */
     int domain;
-    bool is_non_blocking;
+    bool is_non_blocking, is_marked;
     uint32_t pad_len;
     const struct run_addr *destination;
     struct run_connected answer;
@@ -73,7 +73,7 @@ static int send_request(struct attempt *attempt)
 {
     struct run_connect body = {.destination = *attempt->destination,
                                .cookie = sys_cookie(attempt->talk),
-                               .flags = attempt->is_non_blocking ? RUN_CONNECT_NON_BLOCKING : 0,
+                               .flags = attempt->is_non_blocking ? RUN_CONNECT_NON_BLOCKING : RUN_CONNECT_MARKED,
                                .pad_len = attempt->pad_len};
     struct iovec part = {&body, sizeof body};
 
@@ -117,15 +117,30 @@ static int wait_cancellably(int *talk)
     return rc;
 }
 
+/* The byte that the helper expects once, before any of the program's: the wish to convert, or a mark that means nothing. */
+static int send_mark(struct attempt *attempt)
+{
+    static const char mark = RUN_CONVERT;
+    long n;
+
+    if (attempt->is_non_blocking || attempt->is_marked) {
+        return 0;
+    }
+    attempt->is_marked = true;
+    do {
+        n = SYS_CALL(SYS_sendto, attempt->talk, &mark, 1, MSG_NOSIGNAL, NULL, 0);
+    } while (n == -EINTR);
+    return n < 0 && n != -EPIPE && n != -ECONNRESET ? (int)n : 0; /* what is over is seen by reading */
+}
+
 /* It goes on in the background. The reply that comes may be to the request: then it has crossed the wish to convert. */
 static int convert(struct attempt *attempt)
 {
     static const struct timeval for_ever;
-    static const char wish = RUN_CONVERT;
-    long n = SYS_CALL(SYS_sendto, attempt->talk, &wish, 1, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+    int rc = send_mark(attempt);
 
     set_timeout(attempt->talk, &for_ever);
-    return n < 0 && n != -EPIPE ? (int)n : receive(attempt);
+    return rc != 0 ? rc : receive(attempt);
 }
 
 /* 0: `answer` is there. `*interrupted` is what connect(2) returns instead of going on to wait: -EINTR, -EINPROGRESS or 0. */
@@ -205,6 +220,14 @@ static int become_pending(struct attempt *attempt, int result)
     return rc != 0 ? rc : result;
 }
 
+static int become_stream(struct attempt *attempt)
+{
+    int rc = send_mark(attempt);
+
+    widen(attempt);
+    return rc != 0 ? rc : become(attempt, &attempt->talk, SLOT_STREAM, SLOT_CONNECTED);
+}
+
 static int settle(struct attempt *attempt, int interrupted, bool *is_direct)
 {
     const struct run_connected *answer = &attempt->answer;
@@ -221,8 +244,7 @@ static int settle(struct attempt *attempt, int interrupted, bool *is_direct)
     case RUN_VERDICT_CONVERTED:
         return become_pending(attempt, interrupted != 0 ? interrupted : -EINPROGRESS);
     case RUN_VERDICT_STREAM:
-        widen(attempt);
-        return become(attempt, &attempt->talk, SLOT_STREAM, SLOT_CONNECTED);
+        return become_stream(attempt);
     case RUN_VERDICT_SOCKET:
         if (attempt->passed < 0) {
             return -ENETUNREACH;
@@ -243,46 +265,29 @@ static void close_what_is_left(const struct attempt *attempt)
     }
 }
 
-/* `*again`: to be begun anew, without waiting, since the stream carries a byte that was not meant for the destination. */
-static int try_once(struct attempt *attempt, int *interrupted, bool *is_direct, bool *again)
-{
-    int rc, here = 0;
-
-    attempt->passed = -1;
-    attempt->talk = talk_open();
-    if (attempt->talk < 0) {
-        return attempt->talk;
-    }
-    narrow(attempt);
-    rc = send_request(attempt);
-    if (rc == 0) {
-        rc = await(attempt, &here);
-    }
-    *interrupted = here != 0 ? here : *interrupted;
-    *again = rc == 0 && here != 0 && attempt->answer.verdict == RUN_VERDICT_STREAM;
-    if (rc == 0 && !*again) {
-        rc = settle(attempt, *interrupted, is_direct);
-    }
-    close_what_is_left(attempt);
-    return rc;
-}
-
 int attempt_connect(int fd, int domain, const struct run_addr *destination, bool is_non_blocking, bool *is_direct)
 {
     int flags = sys_fcntl(fd, F_GETFL, 0);
     struct attempt attempt = {.fd = fd,
+                              .talk = talk_open(),
+                              .passed = -1,
                               .domain = domain,
                               .is_non_blocking = is_non_blocking || (flags >= 0 && (flags & O_NONBLOCK) != 0),
                               .destination = destination};
     int rc, interrupted = 0;
-    bool again = false;
 
     *is_direct = false;
-    rc = try_once(&attempt, &interrupted, is_direct, &again);
-    if (again) {
-        attempt.is_non_blocking = true;
-        rc = try_once(&attempt, &interrupted, is_direct, &again);
-        rc = rc == -EINPROGRESS ? interrupted : rc;
+    if (attempt.talk < 0) {
+        return as_connect_says(attempt.talk);
     }
+    narrow(&attempt);
+    rc = send_request(&attempt);
+    if (rc == 0) {
+        rc = await(&attempt, &interrupted);
+    }
+    if (rc == 0) {
+        rc = settle(&attempt, interrupted, is_direct);
+    }
+    close_what_is_left(&attempt);
     return as_connect_says(rc);
 }

@@ -190,7 +190,7 @@ class Helper:
         known = Known(peer, twin)
         self.known[cookie] = known
         how = 2 if port == 53 else host
-        job = Job(self, sock, known, pad_len, flags & 1, port)
+        job = Job(self, sock, known, pad_len, flags & 1, flags & 2)
         if how in (5, 6):
             self.say(sock, DIRECT if how == 5 else REFUSED, errno.EACCES if how == 6 else 0, known)
             sock.close()
@@ -198,6 +198,7 @@ class Helper:
             sock.close()
         elif how == 12:
             self.say(sock, STREAM, 0, known)
+            job.take_mark()
             job.relay()
         else:
             job.run(how)
@@ -206,9 +207,9 @@ class Helper:
 class Job:
     """One connect() that takes its time."""
 
-    def __init__(self, helper, sock, known, pad_len, is_waiting, port):
-        self.helper, self.sock, self.known, self.pad_len, self.port = helper, sock, known, pad_len, port
-        self.is_padded = bool(is_waiting)
+    def __init__(self, helper, sock, known, pad_len, is_waiting, is_marked):
+        self.helper, self.sock, self.known, self.pad_len = helper, sock, known, pad_len
+        self.is_padded, self.is_marked = bool(is_waiting), bool(is_marked)
         self.lock = threading.Lock()
         self.is_over = False
 
@@ -239,8 +240,13 @@ class Job:
                 return
         with self.lock:
             if not self.is_over and self.sock.recv(1) == b"c":
-                self.is_padded = True
+                self.is_padded, self.is_marked = True, False
                 self.helper.say(self.sock, CONVERTED, 0, self.known)
+
+    def take_mark(self):
+        if self.is_marked:
+            assert self.sock.recv(1) == b"c"
+            self.is_marked = False
 
     def fail(self, error):
         with self.lock:
@@ -269,6 +275,7 @@ class Job:
                 return
             else:
                 self.helper.say(self.sock, STREAM, 0, self.known)
+                self.take_mark()
         if how == 7:
             self.known.state = CONNECTED
             self.sock.recv(65536)
