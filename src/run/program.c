@@ -29,9 +29,9 @@
 
 #include "run/binfmt.h"
 
-#define HEAD_MAX 256       /* what the kernel reads of a file, BINPRM_BUF_SIZE */
-#define INTERPRETERS_MAX 5 /* of interpreters, before ELOOP */
-#define INTERPRETER_MAX 1024
+#define HEAD_MAX 256        /* what the kernel reads of a file, BINPRM_BUF_SIZE */
+#define INTERPRETERS_MAX 5  /* of interpreters, before ELOOP */
+#define INTERPRETER_MAX 512 /* a longer path is taken for another's */
 #define HEADERS_AT_ONCE 16
 
 #if defined(__x86_64__)
@@ -290,7 +290,11 @@ static bool judge_content(struct candidate *it, char *next, size_t size, int *ve
 
     it->head_len = rc < 0 ? 0 : (size_t)rc;
     it->head[it->head_len] = '\0';
-    if (binfmt_find(it->head, it->head_len, it->path, next, size) || read_script(it, next, size)) {
+    if (binfmt_find(it->head, it->head_len, it->path, next, size)) {
+        *verdict = strlen(next) < size - 1 ? PROGRAM_FITS : PROGRAM_FOREIGN; /* cut off: nobody can tell */
+        return *verdict == PROGRAM_FITS;
+    }
+    if (read_script(it, next, size)) {
         return true;
     }
     if (it->head_len >= SELFMAG && memcmp(it->head, ELFMAG, SELFMAG) == 0) {
