@@ -11,8 +11,9 @@
 #define NONE UINT32_MAX
 
 struct pair {
-    uint32_t next; /* in the bucket's chain, in the order of the file; NONE = the last */
-    uint32_t name; /* offset in `names`: a length byte, then the name in lower case */
+    uint32_t next;  /* in the bucket's chain, in the order of the file; NONE = the last */
+    uint32_t name;  /* offset in `names`: a length byte, then the name in lower case */
+    uint32_t first; /* as `name`: the first one of its line */
     uint8_t type;
     uint8_t bytes[16];
 };
@@ -47,7 +48,8 @@ static bool reserve(void **block, size_t *size, size_t count, size_t more, size_
     return true;
 }
 
-static bool add(struct hosts *hosts, const struct dns_name *name, const struct pair *address)
+/* `first`: the name of this line that came first, as an offset; NONE: this is it. */
+static bool add(struct hosts *hosts, const struct dns_name *name, const struct pair *address, uint32_t *first)
 {
     void *pairs = hosts->pairs, *names = hosts->names;
 
@@ -61,6 +63,8 @@ static bool add(struct hosts *hosts, const struct dns_name *name, const struct p
     struct pair *pair = &hosts->pairs[hosts->pair_count++];
     *pair = *address;
     pair->name = (uint32_t)hosts->names_len;
+    *first = *first == NONE ? pair->name : *first;
+    pair->first = *first;
     hosts->names[hosts->names_len] = name->len;
     memcpy(hosts->names + hosts->names_len + 1, name->wire, name->len);
     hosts->names_len += 1 + (size_t)name->len;
@@ -129,6 +133,7 @@ static bool parse_line(struct hosts *hosts, const char *at, const char *stop)
     const char *comment = memchr(at, '#', (size_t)(stop - at));
     struct dns_name name;
     struct pair address;
+    uint32_t first = NONE;
 
     stop = comment != NULL ? comment : stop;
     size_t len = next_word(&at, stop);
@@ -136,7 +141,7 @@ static bool parse_line(struct hosts *hosts, const char *at, const char *stop)
         return true;
     }
     for (at += len; (len = next_word(&at, stop)) > 0 && hosts->pair_count < HOSTS_NAMES_MAX; at += len) {
-        if (parse_name(at, len, &name) && !add(hosts, &name, &address)) {
+        if (parse_name(at, len, &name) && !add(hosts, &name, &address, &first)) {
             return false;
         }
     }
@@ -245,4 +250,42 @@ size_t hosts_find(const struct hosts *hosts, const struct dns_name *name, uint8_
         }
     }
     return count;
+}
+
+static struct dns_name name_at(const struct hosts *hosts, uint32_t offset)
+{
+    struct dns_name name = {.len = hosts->names[offset]};
+
+    memcpy(name.wire, hosts->names + offset + 1, name.len);
+    return name;
+}
+
+bool hosts_canonical(const struct hosts *hosts, const struct dns_name *name, uint8_t type, struct dns_name *out)
+{
+    struct dns_name folded = fold(name);
+    uint32_t i = next_pair(hosts, &folded, *bucket(hosts, folded.wire, folded.len));
+
+    while (i != NONE && hosts->pairs[i].type != type) {
+        i = next_pair(hosts, &folded, hosts->pairs[i].next);
+    }
+    if (i == NONE) {
+        return false;
+    }
+    *out = name_at(hosts, hosts->pairs[i].first);
+    return true;
+}
+
+bool hosts_next_name(const struct hosts *hosts, const struct socks6_addr *addr, size_t *at, struct dns_name *out)
+{
+    bool is_ipv4 = addr->type == SOCKS6_ADDR_IPV4;
+    const uint8_t *bytes = is_ipv4 ? addr->u.ipv4 : addr->u.ipv6;
+
+    while (*at < hosts->pair_count) {
+        const struct pair *pair = &hosts->pairs[(*at)++];
+        if (pair->type == addr->type && memcmp(pair->bytes, bytes, is_ipv4 ? 4 : 16) == 0) {
+            *out = name_at(hosts, pair->name);
+            return true;
+        }
+    }
+    return false;
 }

@@ -29,4 +29,16 @@ size_t hosts_find(const struct hosts *hosts, const struct dns_name *name, uint8_
 /* Whether the name is there at all, with whichever address. */
 bool hosts_have(const struct hosts *hosts, const struct dns_name *name);
 
+/*
+ * The canonical name of `name`: the first one of the first line that has it, with an address of `type`. False if there is none.
+ * All names are in lower case.
+ */
+bool hosts_canonical(const struct hosts *hosts, const struct dns_name *name, uint8_t type, struct dns_name *out);
+
+/*
+ * Names of an address (its port does not matter), in the order of the file. `*at` is 0 at first and moved on; false: that was
+ * all.
+ */
+bool hosts_next_name(const struct hosts *hosts, const struct socks6_addr *addr, size_t *at, struct dns_name *out);
+
 #endif
