@@ -38,6 +38,7 @@ struct dns_link_ask {
     uint64_t deadline_ms, sent_ms;
     unsigned slot, tries;
     bool is_sent;
+    void *waiter; /* run_dns.c's, which takes questions in the same form */
 };
 
 struct dns_link_config {

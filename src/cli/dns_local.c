@@ -1,5 +1,6 @@
 #include "cli/dns_local.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,27 +69,33 @@ static struct dns_pending *new_pending(struct dns_local *server, const struct dn
     return pending;
 }
 
+static int pass_on(struct dns_local *server, struct dns_pending *pending)
+{
+    return server->ask != NULL ? server->ask(server, pending) : dns_link_ask(server->link, &pending->ask);
+}
+
 bool dns_local_take(struct dns_local *server, const struct dns_origin *origin, const uint8_t *message, size_t len)
 {
     uint8_t out[DNS_FORWARD_OUT_MAX];
     struct dns_pending *pending;
     struct dns_forward forward;
     size_t out_len;
-    int rcode = dns_forward_read(message, len, &forward, out, &out_len);
+    int rc, rcode = dns_forward_read(message, len, &forward, out, &out_len);
 
     if (rcode < 0) {
         return false;
     }
     if (rcode == 0) {
         pending = new_pending(server, origin, &forward, out, out_len);
-        if (pending != NULL && dns_link_ask(server->link, &pending->ask) == 0) {
+        rc = pending != NULL ? pass_on(server, pending) : -ENOMEM;
+        if (rc == 0) {
             if (origin->client != NULL) {
                 dns_tcp_pending(origin->client, pending);
             }
             return true;
         }
         free(pending); /* too many, or no memory */
-        rcode = DNS_RCODE_SERVFAIL;
+        rcode = rc == -EPERM ? DNS_RCODE_REFUSED : DNS_RCODE_SERVFAIL;
     }
     answer(server, origin, NULL, dns_forward_error(&forward, (unsigned)rcode, -1, server->answer));
     return true;
@@ -96,6 +103,10 @@ bool dns_local_take(struct dns_local *server, const struct dns_origin *origin, c
 
 void dns_local_drop(struct dns_pending *pending)
 {
-    dns_link_cancel(pending->server->link, &pending->ask);
+    if (pending->server->drop != NULL) {
+        pending->server->drop(pending->server, pending);
+    } else {
+        dns_link_cancel(pending->server->link, &pending->ask);
+    }
     free(pending);
 }

@@ -18,9 +18,14 @@ struct dns_tcp;
 struct dns_tcp_client;
 struct dns_udp;
 
+struct dns_pending;
+
 struct dns_local {
     struct loop *loop;
     struct dns_link *link;
+    /* Who answers in the link's place; NULL = the link does. 0 or -errno (-EPERM: refused); as dns_link_ask(). */
+    int (*ask)(struct dns_local *server, struct dns_pending *pending);
+    void (*drop)(struct dns_local *server, struct dns_pending *pending);
     uint8_t answer[DNS_MESSAGE_MAX]; /* the one that is being written */
 };
 

@@ -10,6 +10,7 @@ struct dns_udp {
     struct dns_local *server;
     struct loop_io io;
     bool is_ipv6;
+    void *user; /* the caller's */
 };
 
 /* Binds a socket and serves it. 0 or -errno. */
