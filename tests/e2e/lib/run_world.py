@@ -10,13 +10,19 @@ and fd50:1:: to fd50:3:: alike. The servers listen on all addresses of `world`; 
 """
 
 import contextlib
+import ipaddress
 import json
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import tempfile
+import threading
 
+import dns.flags
 import dns.message
+import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
@@ -72,12 +78,10 @@ WORLD_RULES = f"""
 table inet world {{
   chain in {{
     type filter hook input priority 0;
-    ip daddr {SILENT} drop
-    ip6 daddr {SILENT6} drop
+    ip daddr {{ {SILENT}, {UNREACHABLE} }} drop
+    ip6 daddr {{ {SILENT6}, {UNREACHABLE6} }} drop
     ip daddr {REFUSING} meta l4proto tcp reject with tcp reset
     ip6 daddr {REFUSING6} meta l4proto tcp reject with tcp reset
-    ip daddr {UNREACHABLE} reject with icmp type host-unreachable
-    ip6 daddr {UNREACHABLE6} reject with icmpv6 type addr-unreachable
   }}
 }}
 """
@@ -89,15 +93,16 @@ def zone(ipv4, ipv6, text):
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA
         question = query.question[0]
-        name = question.name.to_text(omit_final_dot=True).lower()
+        owner = question.name
+        name = owner.to_text(omit_final_dot=True).lower()
         host = name.removesuffix(".run.test")
         data = None
         if name == "no-data.run.test":
             pass
         elif host != name and (host in NAMES or host == "alias"):
             if host == "alias":
-                response.answer.append(dns.rrset.from_text(question.name, 60, "IN", "CNAME", "web.run.test."))
-                question.name = dns.name.from_text("web.run.test.")
+                response.answer.append(dns.rrset.from_text(owner, 60, "IN", "CNAME", "web.run.test."))
+                owner = dns.name.from_text("web.run.test.")
             data = {dns.rdatatype.A: ipv4, dns.rdatatype.AAAA: ipv6, dns.rdatatype.TXT: f'"{text}"',
                     dns.rdatatype.MX: "10 web.run.test."}.get(question.rdtype)
         elif name == ".".join(reversed(ipv4.split("."))) + ".in-addr.arpa":
@@ -105,12 +110,49 @@ def zone(ipv4, ipv6, text):
         else:
             response.set_rcode(dns.rcode.NXDOMAIN)
         if data:
-            response.answer.append(dns.rrset.from_text(question.name, 60, "IN", question.rdtype, data))
+            response.answer.append(dns.rrset.from_text(owner, 60, "IN", question.rdtype, data))
         return response
+    return answer
 
-    def copied(query):
-        return answer(dns.message.from_wire(query.to_wire()))
-    return copied
+
+class Unreachables:
+    """
+    Answers TCP segments to UNREACHABLE with ICMP, as a router some way off does. nftables' own `reject` would answer inside of
+    connect(2), while the kernel holds the socket: then it goes on trying.
+    """
+
+    def __init__(self):
+        self.sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+        self.icmp = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        self.icmp6 = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        self.sniffer.settimeout(0.2)
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        dead, dead6 = (ipaddress.ip_address(one).packed for one in (UNREACHABLE, UNREACHABLE6))
+        while not self._closing:
+            try:
+                packet, where = self.sniffer.recvfrom(2048)
+            except TimeoutError:
+                continue
+            if where[2] != socket.PACKET_HOST:
+                continue
+            if packet[0] >> 4 == 4 and packet[9] == socket.IPPROTO_TCP and packet[16:20] == dead:
+                body = struct.pack("!BBHI", 3, 1, 0, 0) + packet[:28]
+                total = sum(struct.unpack(f"!{len(body) // 2}H", body))
+                total = (total & 0xffff) + (total >> 16)
+                total = ~(total + (total >> 16)) & 0xffff
+                self.icmp.sendto(body[:2] + struct.pack("!H", total) + body[4:], (str(ipaddress.ip_address(packet[12:16])), 0))
+            elif packet[0] >> 4 == 6 and packet[6] == socket.IPPROTO_TCP and packet[24:40] == dead6:
+                self.icmp6.sendto(struct.pack("!BBHI", 1, 3, 0, 0) + packet[:1000], (str(ipaddress.ip_address(packet[8:24])), 0))
+
+    def close(self):
+        self._closing = True
+        self._thread.join(DEADLINE)
+        for sock in (self.sniffer, self.icmp, self.icmp6):
+            sock.close()
 
 
 class RunWorld:
@@ -133,6 +175,7 @@ class RunWorld:
         self._cables()
         self.client.nft(LEAKS)
         self.world.nft(WORLD_RULES)
+        self.stack.enter_context(contextlib.closing(self.world.call(Unreachables)))
         self.decoy = self._name_server(DECOY, zone(ELSEWHERE, ELSEWHERE6, "what the decoy says"))
         self.resolver = self._name_server(RESOLVER, zone(SERVER, SERVER6, TEXT))
         hosts = [("127.0.0.1", "localhost"), ("::1", "localhost"), (SERVER, "in-hosts.run.test hosts-alias.run.test")]
@@ -165,7 +208,7 @@ class RunWorld:
 
     def _ipv6_socket(self, family):
         sock = self.world.tcp_socket(family)
-        sock.setsockopt(41, 26, 1)  # IPPROTO_IPV6, IPV6_V6ONLY
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         return sock
 
     def _name_server(self, host, answer):
