@@ -13,6 +13,7 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define LINE_LEN 1024u
+#define MAPPED4 ("::ffff:" SERVER4)
 
 static const char *eai_text(int code)
 {
@@ -260,7 +261,7 @@ static void name_info(const char *text, int flags, const char *flags_text, sockl
 
 static void names_of_addresses(void)
 {
-    static const char *const addresses[] = {SERVER4, SERVER6, OTHER4, "127.0.0.1", "::1", "::ffff:" SERVER4};
+    static const char *const addresses[] = {SERVER4, SERVER6, OTHER4, "127.0.0.1", "::1", MAPPED4};
     static const struct {
         int flags;
         const char *text;
@@ -383,7 +384,7 @@ static const struct {
 
 static void plain_resolver(void)
 {
-    uint8_t answer[4096], query[512];
+    static uint8_t answer[4096], query[512];
     char what[256];
     for (size_t i = 0; i < COUNT(questions); i++) {
         const char *name = questions[i].name;
@@ -409,7 +410,7 @@ static void plain_resolver(void)
 static void own_state(void)
 {
     struct __res_state state;
-    uint8_t answer[4096], query[512];
+    static uint8_t answer[4096], query[512];
     memset(&state, 0, sizeof state);
     (void)told("res_ninit", res_ninit(&state));
     int len = res_nquery(&state, "web.run.test", ns_c_in, ns_t_a, answer, sizeof answer);
