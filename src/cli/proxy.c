@@ -11,7 +11,7 @@
 #include "cli/say.h"
 
 /* ALL_PROXY is shared with other programs: a value is ours only if it starts with a scheme of ours. */
-static int is_our_scheme(const char *url)
+int proxy_is_our_url(const char *url)
 {
     static const char *const ours[] = {"socks6://", "socks6s://", "socks5h://"};
 
@@ -45,7 +45,7 @@ static const char *find_url(const struct proxy_options *options, const char **so
     for (size_t i = 0; url == NULL && i < sizeof shared / sizeof *shared; i++) {
         *source = shared[i];
         url = from_environment(*source);
-        if (url != NULL && !is_our_scheme(url)) {
+        if (url != NULL && !proxy_is_our_url(url)) {
             url = NULL;
         }
     }

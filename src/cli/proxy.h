@@ -23,6 +23,9 @@ struct proxy_options {
 int proxy_choose(const struct proxy_options *options, const char *command, struct socks6_proxy *out,
                  const char **source);
 
+/* Whether a URL starts with a scheme of ours. */
+int proxy_is_our_url(const char *url);
+
 /* "socks6", "socks6s" or "socks5h". */
 const char *proxy_scheme_name(const struct socks6_proxy *proxy);
 
