@@ -205,18 +205,30 @@ static void connection_lost(struct dns_link *up)
     } while (ask != NULL);
 }
 
-static void say_down(struct dns_link *up, const char *why)
+/* For a configuration without anybody to tell. */
+static void say_changed(void *user, const char *why, bool is_absent)
+{
+    (void)user;
+    (void)is_absent;
+    if (why != NULL) {
+        say(command, "%s; questions are answered with SERVFAIL until that changes", why);
+    } else {
+        say(command, "the proxy's DNS service answers again");
+    }
+}
+
+static void tell_down(struct dns_link *up, const char *why, bool is_absent)
 {
     if (!up->is_down || up->config.verbose) {
-        say(command, "%s; questions are answered with SERVFAIL until that changes", why);
+        up->config.changed(up->config.user, why, is_absent);
     }
     up->is_down = true;
 }
 
-static void say_up(struct dns_link *up)
+static void tell_up(struct dns_link *up)
 {
     if (up->is_down) {
-        say(command, "the proxy's DNS service answers again");
+        up->config.changed(up->config.user, NULL, false);
     }
     up->is_down = false;
 }
@@ -239,7 +251,7 @@ static void take_answer(struct dns_link *up, const uint8_t *message, size_t len)
     if (tenths >= 0) {
         up->idle_ms = (uint64_t)tenths * 100 < IDLE_MAX_MS ? (uint64_t)tenths * 100 : IDLE_MAX_MS;
     }
-    say_up(up);
+    tell_up(up);
     forget(up, ask);
     ask->done(ask, message, len, DNS_LINK_TIMED_OUT);
 }
@@ -283,13 +295,13 @@ static bool receive(struct dns_link *up)
 
 /* ---- dialling ---- */
 
-static void trace(void *user, const char *what)
+static void say_trace(void *user, const char *what)
 {
     (void)user;
     say(command, "%s", what);
 }
 
-static void address_failed(struct dns_link *up, const char *why)
+static void address_failed(struct dns_link *up, const char *why, bool is_absent)
 {
     disconnect(up);
     up->address = (up->address + 1) % up->config.address_count;
@@ -299,7 +311,7 @@ static void address_failed(struct dns_link *up, const char *why)
     }
     up->failed_addresses = 0;
     up->pause_until_ms = now_ms(up) + PAUSE_MS;
-    say_down(up, why);
+    tell_down(up, why, is_absent);
     fail_all(up, DNS_LINK_UNREACHABLE);
 }
 
@@ -329,7 +341,7 @@ static void dial_failed(struct dns_link *up, int status, const struct socks6_dia
     char why[sizeof result->error];
 
     dns_query_dial_error(status, result, why, sizeof why);
-    address_failed(up, why);
+    address_failed(up, why, dns_query_is_absent(status, result));
 }
 
 static void dial_succeeded(struct dns_link *up)
@@ -343,7 +355,7 @@ static void dial_succeeded(struct dns_link *up)
     up->out_len = up->out_sent = 0; /* all of it was sent */
     up->heard_ms = now_ms(up);
     if (!watch(up, up->stream.fd, true, stream_events(&up->stream, true, false))) {
-        address_failed(up, "out of memory");
+        address_failed(up, "out of memory", false);
         return;
     }
     loop_defer(up->config.loop, &up->task); /* which also reads what came with the reply */
@@ -357,7 +369,7 @@ static void dial_goes_on(struct dns_link *up)
 
     up->reach_fds = fds;
     if (!watch(up, reach_fd(up->reach), is_new, reach_events(up->reach))) {
-        address_failed(up, "out of memory");
+        address_failed(up, "out of memory", false);
         return;
     }
     loop_timer_set(up->config.loop, &up->idle, timeout_ms >= 0 ? (uint64_t)timeout_ms : up->config.timeout_ms);
@@ -398,7 +410,8 @@ static void start_dial(struct dns_link *up)
     config.dial.addr = dns_query_destination();
     config.dial.timeout_ms = up->config.timeout_ms;
     config.dial.early = (struct socks6_slice){up->out, up->out_len};
-    config.dial.trace = up->config.verbose ? trace : NULL;
+    config.dial.trace = up->config.verbose ? up->config.trace : NULL;
+    config.dial.trace_user = up->config.user;
     up->state = LINK_DIALLING;
     up->idle_ms = IDLE_MS;
     up->reach_fds = 0;
@@ -535,6 +548,8 @@ int dns_link_new(const struct dns_link_config *config, struct dns_link **out)
         up->id_mask = 0; /* not on Linux, for two bytes */
     }
     up->config = *config;
+    up->config.changed = config->changed != NULL ? config->changed : say_changed;
+    up->config.trace = config->trace != NULL ? config->trace : say_trace;
     up->stream.fd = -1;
     up->io.fd = -1;
     up->task.run = on_task;

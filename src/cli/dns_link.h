@@ -50,6 +50,13 @@ struct dns_link_config {
     uint64_t timeout_ms;              /* of a question, and of a dial */
     bool no_early_data, no_fast_open; /* as in struct reach_config */
     bool verbose;
+    /*
+     * Told when the service cannot be used, once until it can be again (with `verbose` each time), and then with `why` NULL. `is_absent`:
+     * the proxy has none. And with `verbose` what happens on the way to it. NULL = both are said on standard error.
+     */
+    void (*changed)(void *user, const char *why, bool is_absent);
+    void (*trace)(void *user, const char *what);
+    void *user;
 };
 
 /* 0 or -ENOMEM. */

@@ -285,9 +285,14 @@ struct socks6_addr dns_query_destination(void)
     return socks6_addr_ipv4(unspecified, 53);
 }
 
+bool dns_query_is_absent(int status, const struct socks6_dial_result *result)
+{
+    return status == SOCKS6_DIAL_REMOTE_FAILED && result->has_reply && result->reply == SOCKS6_REPLY_REFUSED;
+}
+
 void dns_query_dial_error(int status, const struct socks6_dial_result *result, char *text, size_t size)
 {
-    if (status == SOCKS6_DIAL_REMOTE_FAILED && result->has_reply && result->reply == SOCKS6_REPLY_REFUSED) {
+    if (dns_query_is_absent(status, result)) {
         (void)snprintf(text, size, "this proxy offers no DNS service (reply 5)");
     } else if (status == SOCKS6_DIAL_REMOTE_FAILED && result->has_reply) {
         (void)snprintf(text, size, "the proxy refuses its DNS service: %s (reply %u)", socks6_reply_name(result->reply),

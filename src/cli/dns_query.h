@@ -30,6 +30,8 @@ int dns_query_run(const struct dns_query_config *config);
 
 /* The SOCKS destination that means the proxy's DNS service: 0.0.0.0, port 53. */
 struct socks6_addr dns_query_destination(void);
+/* Whether a dial failed because the proxy has no such service. */
+bool dns_query_is_absent(int status, const struct socks6_dial_result *result);
 /* The sentence for a dial to the service that failed. `size` of 1 or more. */
 void dns_query_dial_error(int status, const struct socks6_dial_result *result, char *text, size_t size);
 

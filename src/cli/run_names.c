@@ -264,6 +264,20 @@ void run_names_connected(struct run_names *names, uint16_t family, bool has_rout
     }
 }
 
+void run_names_service_text(const char *why, bool is_absent, char *text, size_t size)
+{
+    if (why == NULL) {
+        (void)snprintf(text, size, "names can be looked up again");
+    } else if (is_absent) {
+        (void)snprintf(text, size,
+                       "no names can be looked up: %s; with --fake-names programs are given addresses that stand for "
+                       "names, and the proxy looks a name up when they connect",
+                       why);
+    } else {
+        (void)snprintf(text, size, "no names can be looked up until that changes: %s", why);
+    }
+}
+
 /* ---- life ---- */
 
 uint64_t run_names_timeout_ms(const char *resolv_conf)

@@ -76,6 +76,12 @@ bool run_names_fake(struct run_names *names, const struct run_addr *addr, struct
 void run_names_connected(struct run_names *names, uint16_t family, bool has_route);
 
 /*
+ * The sentence for struct dns_link_config's changed(): what it means for the programs that there is no service (`why`), or one again
+ * (NULL). `size` of 1 or more.
+ */
+void run_names_service_text(const char *why, bool is_absent, char *text, size_t size);
+
+/*
  * How long a question may take: resolv.conf(5)'s timeout times its attempts, with RES_OPTIONS. For struct dns_link_config.
  * `resolv_conf` as in struct run_names_config.
  */
