@@ -143,12 +143,15 @@ static void drop_ticket(struct reach_shared *shared, size_t index)
             (shared->ticket_count - index) * sizeof shared->tickets[0]);
 }
 
-/* Takes the oldest ticket out, and puts it into the file unless it was used. What fails is lost, and missed by nobody. */
+/*
+ * Takes the oldest ticket out, and puts it into the file: one that was used only if there is no other. What fails is lost, and missed by
+ * nobody.
+ */
 static void move_ticket(struct reach_shared *shared)
 {
     const struct ticket *ticket = &shared->tickets[0];
 
-    if (!ticket->is_used) {
+    if (!ticket->is_used || shared->ticket_count == 1) {
         (void)!cache_put_ticket(shared->path, &shared->key, now_s(), ticket->bytes, ticket->len, ticket->expires_s);
     }
     drop_ticket(shared, 0);

@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/proxy_find.h"
 #include "cli/reach.h"
 
 enum { OPTION_SESSION_REQUEST = 5, OPTION_SESSION_ID, OPTION_SESSION_OK = 8, OPTION_SESSION_INVALID };
@@ -30,6 +31,24 @@ enum { OPTION_WINDOW_REQUEST = 11, OPTION_WINDOW, OPTION_TOKEN, OPTION_TOKEN_ACC
 #define MANY 200u
 #define WINDOW_MAX 4096u
 #define FIRST_TOKEN 0xffffffc0u /* so that tokens go round */
+
+/* --- memory that fails --- */
+
+static _Thread_local long fails_in = -1; /* allocations until one fails; below 0 = never */
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_malloc(size_t size)
+{
+    return fails_in >= 0 && fails_in-- == 0 ? NULL : __real_malloc(size);
+}
+
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return fails_in >= 0 && fails_in-- == 0 ? NULL : __real_calloc(count, size);
+}
 
 /* --- the proxy --- */
 
@@ -589,6 +608,115 @@ static void test_a_lost_session_is_told_to_others(void **state)
     reach_shared_free(other);
 }
 
+/* Two processes with leases and some without, one after the other and at once. */
+static void test_processes_share_a_window(void **state)
+{
+    struct reach_shared *one, *other;
+    size_t with_token;
+
+    (void)state;
+    start_proxy(1, 4096);
+    one = share(64);
+    other = share(16);
+    for (int i = 0; i < 50; i++) {
+        configure(one);
+        reach_many(3);
+        configure(other);
+        reach_many(2);
+        configure(NULL);
+        reach_one();
+    }
+    with_token = fake.with_token;
+    configure(one);
+    fake.hold = MANY;
+    reach_many(MANY);
+    fake.hold = 1;
+    stop_proxy();
+    assert_int_equal(fake.rejected, 0);
+    assert_int_equal(fake.sessions, 1);
+    assert_true(with_token >= 50 * 6 - 3);
+    assert_int_equal(fake.with_token, with_token + MANY);
+    reach_shared_free(one);
+    reach_shared_free(other);
+}
+
+static struct cache_use take_ticket_elsewhere(void)
+{
+    struct socks6_client_config settings;
+    struct cache_key own = key();
+    struct cache_use use;
+
+    socks6_client_config_init(&settings);
+    assert_int_equal(cache_take(cache_path, &own, (uint64_t)time(NULL), 0, &settings, &use), 0);
+    return use;
+}
+
+static void assert_ticket(struct cache_use use, const char *wanted)
+{
+    if (wanted == NULL) {
+        assert_null(use.ticket);
+        return;
+    }
+    assert_non_null(use.ticket);
+    assert_int_equal(use.ticket_len, strlen(wanted));
+    assert_memory_equal(use.ticket, wanted, use.ticket_len);
+    cache_use_done(&use);
+}
+
+static struct cache_use take_ticket_here(struct reach_shared *shared)
+{
+    struct socks6_client_config settings;
+    struct reach_use use;
+    struct cache_use taken;
+
+    socks6_client_config_init(&settings);
+    assert_int_equal(reach_shared_take(shared, &settings, &use), 0);
+    taken = use.cache; /* the ticket is ours */
+    use.cache.ticket = NULL;
+    reach_shared_end(shared, &use);
+    return taken;
+}
+
+static void put_ticket(struct reach_shared *shared, const char *text, uint64_t life_s)
+{
+    assert_int_equal(
+        reach_shared_put_ticket(shared, (const uint8_t *)text, strlen(text), (uint64_t)time(NULL) + life_s), 0);
+}
+
+static void test_tickets_are_used_once_while_there_are_some(void **state)
+{
+    struct reach_shared *shared;
+
+    (void)state;
+    start_proxy(1, 1024);
+    shared = share(8);
+    assert_ticket(take_ticket_here(shared), NULL);
+    put_ticket(shared, "one", 3600);
+    put_ticket(shared, "two", 3600);
+    put_ticket(shared, "old", 0);
+    assert_ticket(take_ticket_here(shared), "two");
+    assert_ticket(take_ticket_here(shared), "one");
+    assert_ticket(take_ticket_here(shared), "one"); /* better than none */
+    put_ticket(shared, "three", 3600);
+    put_ticket(shared, "four", 3600);
+    assert_ticket(take_ticket_here(shared), "four");
+    assert_ticket(take_ticket_elsewhere(), NULL);
+    reach_shared_free(shared);
+    assert_ticket(take_ticket_elsewhere(), "three"); /* not the one that was used */
+    shared = share(8);
+    assert_ticket(take_ticket_here(shared), "three"); /* the last one stays in the file */
+    reach_shared_free(shared);
+    assert_ticket(take_ticket_elsewhere(), "three");
+    assert_int_equal(reach_shared_new(&(struct reach_shared_config){.proxy = &proxy, .batch = 8}, &shared), 0);
+    assert_int_equal(reach_shared_put_ticket(shared, (const uint8_t *)"", 0, 1), -EMSGSIZE);
+    for (int i = 0; i < 20; i++) {
+        put_ticket(shared, i < 19 ? "early" : "late", 3600);
+    }
+    assert_ticket(take_ticket_here(shared), "late");
+    reach_shared_free(shared);
+    stop_proxy();
+}
+
 static void test_without_a_file_memory_does(void **state)
 {
     struct reach_shared *shared;
@@ -686,6 +814,81 @@ static void test_tokens_that_were_not_sent_come_back(void **state)
     assert_int_equal(asked(0)->token, FIRST_TOKEN + 2);
 }
 
+/* One connection while the n-th allocation fails. */
+static bool survive(long n)
+{
+    struct socks6_dial_result result;
+    struct reach *one = NULL;
+    struct stream stream;
+    int status;
+
+    fails_in = n;
+    status = reach_start(&config, &one, &stream, &result);
+    while (status == SOCKS6_DIAL_IN_PROGRESS) {
+        struct pollfd pfd = {reach_fd(one), reach_events(one), 0};
+
+        assert_true(poll(&pfd, 1, 60000) > 0);
+        status = reach_step(one, &stream, &result);
+    }
+    reach_free(one);
+    assert_true(status == SOCKS6_DIAL_OK || status == SOCKS6_DIAL_NOMEM || status == SOCKS6_DIAL_PROXY_FAILED);
+    assert_int_equal(stream.fd >= 0, status == SOCKS6_DIAL_OK);
+    assert_int_equal(result.error[0] != '\0', status != SOCKS6_DIAL_OK);
+    stream_done(&stream);
+    n = fails_in;
+    fails_in = -1;
+    return status == SOCKS6_DIAL_OK && n >= 0;
+}
+
+static void test_memory_may_fail_anywhere(void **state)
+{
+    (void)state;
+    start_proxy(1, 4096);
+    for (unsigned batch = 0; batch <= 8; batch += 8) {
+        struct reach_shared *shared = share(batch);
+        long n = 0;
+
+        reach_one();
+        config.shared = batch > 0 ? shared : NULL;
+        while (!survive(n)) {
+            n++;
+            assert_true(n < 1000);
+        }
+        assert_true(n > 2);
+        reach_one();
+        assert_true(asked(0)->has_token);
+        reach_shared_free(shared);
+    }
+    stop_proxy();
+    assert_int_equal(fake.rejected, 0);
+}
+
+static void test_addresses_are_found(void **state)
+{
+    static struct proxy_addresses found;
+    char why[256];
+
+    (void)state;
+    fake.port = 1080;
+    configure(NULL);
+    assert_int_equal(proxy_find(&proxy, AF_UNSPEC, &found, NULL, NULL, why, sizeof why), SOCKS6_DIAL_OK);
+    assert_int_equal(found.count, 1);
+    assert_memory_equal(&found.list[0], &proxy.addr, sizeof proxy.addr);
+    assert_int_equal(proxy_find(&proxy, AF_INET6, &found, NULL, NULL, why, sizeof why), SOCKS6_DIAL_PROXY_FAILED);
+    assert_non_null(strstr(why, "it has no IPv6 address"));
+    assert_int_equal(socks6_addr_parse("localhost", 1443, &proxy.addr), SOCKS6_OK);
+    assert_int_equal(proxy_find(&proxy, AF_INET, &found, NULL, NULL, why, sizeof why), SOCKS6_DIAL_OK);
+    assert_true(found.count >= 1);
+    assert_int_equal(found.list[0].type, SOCKS6_ADDR_IPV4);
+    assert_int_equal(found.list[0].port, 1443);
+    assert_true(socks6_addr_name("::1%1", 5, 1443, &proxy.addr)); /* a zone stays where it is */
+    assert_int_equal(proxy_find(&proxy, AF_UNSPEC, &found, NULL, NULL, why, sizeof why), SOCKS6_DIAL_OK);
+    assert_int_equal(found.list[0].type, SOCKS6_ADDR_NAME);
+    assert_int_equal(socks6_addr_parse("no-such-host.invalid", 1443, &proxy.addr), SOCKS6_OK);
+    assert_int_equal(proxy_find(&proxy, AF_UNSPEC, &found, NULL, NULL, why, sizeof why), SOCKS6_DIAL_PROXY_FAILED);
+    assert_non_null(strstr(why, "cannot find the address of proxy no-such-host.invalid:1443: "));
+}
+
 static int open_folder(void **state)
 {
     char path[64];
@@ -723,9 +926,13 @@ int main(void)
         TEST(test_a_lease_needs_no_file),
         TEST(test_a_set_back_file_is_noticed),
         TEST(test_a_lost_session_is_told_to_others),
+        TEST(test_processes_share_a_window),
+        TEST(test_tickets_are_used_once_while_there_are_some),
         TEST(test_without_a_file_memory_does),
         TEST(test_no_session_asks_for_none),
         TEST(test_tokens_that_were_not_sent_come_back),
+        TEST(test_memory_may_fail_anywhere),
+        TEST(test_addresses_are_found),
     };
 
     return cmocka_run_group_tests(tests, open_folder, close_folder);
