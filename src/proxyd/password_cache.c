@@ -1,12 +1,16 @@
 /*
  * Sets of eight tags; the tag itself, which is as good as random, chooses the set. In a full set the entry that ends first
  * gives way.
+ *
+ * To copy the keyed context for each tag costs more than the tag. So contexts that were used are set back to where the key
+ * has gone in, and kept for the next one, whichever thread that is: no more of them than threads have asked at once.
  */
 #include "proxyd/password_cache.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -18,6 +22,8 @@
 
 #define WAYS 8u
 #define ENTRIES_MAX ((size_t)1 << 24)
+#define SPARES 16u
+#define MESSAGE_LEN 512u
 
 struct entry {
     struct password_tag tag;
@@ -26,8 +32,9 @@ struct entry {
 
 struct password_cache {
     pthread_mutex_t lock;
-    EVP_MAC_CTX *keyed; /* HMAC-SHA256 under the key of this process; only ever copied from */
-    size_t set_count;   /* a power of two */
+    EVP_MAC_CTX *keyed;                    /* HMAC-SHA256 under the key of this process; only ever copied from */
+    _Atomic(EVP_MAC_CTX *) spares[SPARES]; /* copies that nobody uses now; NULL = none */
+    size_t set_count;                      /* a power of two */
     struct entry entries[];
 };
 
@@ -83,39 +90,101 @@ void password_cache_free(struct password_cache *cache)
         return;
     }
     EVP_MAC_CTX_free(cache->keyed);
+    for (size_t i = 0; i < SPARES; i++) {
+        EVP_MAC_CTX_free(cache->spares[i]);
+    }
     (void)pthread_mutex_destroy(&cache->lock);
     OPENSSL_cleanse(cache->entries, cache->set_count * WAYS * sizeof cache->entries[0]);
     free(cache);
 }
 
-/* Each part but the last stands behind its length, so that no two messages are the same. */
-int password_cache_tag(const struct password_cache *cache, const char *hash,
-                       const struct socks6_credentials *credentials, struct password_tag *out)
+/* NULL without memory. */
+static EVP_MAC_CTX *take_keyed(struct password_cache *cache)
 {
+    for (size_t i = 0; i < SPARES; i++) {
+        EVP_MAC_CTX *mac = atomic_exchange_explicit(&cache->spares[i], NULL, memory_order_acquire);
+
+        if (mac != NULL) {
+            return mac;
+        }
+    }
+    return EVP_MAC_CTX_dup(cache->keyed);
+}
+
+/* Without a key EVP_MAC_init() begins anew under the one that it has; nothing of the message is left. */
+static void give_keyed(struct password_cache *cache, EVP_MAC_CTX *mac)
+{
+    bool is_good = EVP_MAC_init(mac, NULL, 0, NULL) == 1;
+
+    for (size_t i = 0; is_good && i < SPARES; i++) {
+        EVP_MAC_CTX *none = NULL;
+
+        if (atomic_compare_exchange_strong_explicit(&cache->spares[i], &none, mac, memory_order_release,
+                                                    memory_order_relaxed)) {
+            return;
+        }
+    }
+    EVP_MAC_CTX_free(mac);
+}
+
+static bool update(EVP_MAC_CTX *mac, const void *bytes, size_t len)
+{
+    return EVP_MAC_update(mac, bytes, len) == 1;
+}
+
+/* Each part but the last stands behind its length, so that no two messages are the same. */
+static bool update_all(EVP_MAC_CTX *mac, const char *hash, const struct socks6_credentials *credentials)
+{
+    struct socks6_slice name = credentials->username, password = credentials->password;
     size_t hash_len = strlen(hash);
-    const uint8_t head[3] = {(uint8_t)(hash_len >> 8), (uint8_t)hash_len, (uint8_t)credentials->username.len};
-    EVP_MAC_CTX *mac = EVP_MAC_CTX_dup(cache->keyed);
+    const uint8_t head[3] = {(uint8_t)(hash_len >> 8), (uint8_t)hash_len, (uint8_t)name.len};
+    uint8_t message[MESSAGE_LEN], *end = message;
+
+    assert(hash_len <= UINT16_MAX && name.len <= SOCKS6_USERNAME_MAX);
+    if (sizeof head + hash_len + name.len > sizeof message) { /* no hash that is known is as long */
+        return update(mac, head, sizeof head) && update(mac, hash, hash_len) && update(mac, name.data, name.len) &&
+               update(mac, password.data, password.len);
+    }
+    end = (uint8_t *)mempcpy(end, head, sizeof head);
+    end = (uint8_t *)mempcpy(end, hash, hash_len);
+    if (name.len > 0) {
+        end = (uint8_t *)mempcpy(end, name.data, name.len);
+    }
+    return update(mac, message, (size_t)(end - message)) && update(mac, password.data, password.len);
+}
+
+int password_cache_tag(struct password_cache *cache, const char *hash, const struct socks6_credentials *credentials,
+                       struct password_tag *out)
+{
+    EVP_MAC_CTX *mac = take_keyed(cache);
     struct password_tag tag = {{0}};
     size_t len = 0;
-    int ok;
 
-    assert(hash_len <= UINT16_MAX && credentials->username.len <= SOCKS6_USERNAME_MAX);
-    ok = mac != NULL && EVP_MAC_update(mac, head, sizeof head) == 1 &&
-         EVP_MAC_update(mac, (const uint8_t *)hash, hash_len) == 1 &&
-         EVP_MAC_update(mac, credentials->username.data, credentials->username.len) == 1 &&
-         EVP_MAC_update(mac, credentials->password.data, credentials->password.len) == 1 &&
-         EVP_MAC_final(mac, tag.bytes, &len, sizeof tag.bytes) == 1 && len == sizeof tag.bytes;
-    EVP_MAC_CTX_free(mac);
-    if (!ok) {
+    if (mac == NULL) {
         return -ENOMEM;
     }
+    if (!update_all(mac, hash, credentials) || EVP_MAC_final(mac, tag.bytes, &len, sizeof tag.bytes) != 1 ||
+        len != sizeof tag.bytes) {
+        EVP_MAC_CTX_free(mac);
+        return -ENOMEM;
+    }
+    give_keyed(cache, mac);
     *out = tag;
     return 0;
 }
 
+/* Four words without a branch, which CRYPTO_memcmp() would look at byte by byte. */
 bool password_tag_is_same(const struct password_tag *a, const struct password_tag *b)
 {
-    return CRYPTO_memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
+    uint64_t words_a[PASSWORD_TAG_LEN / sizeof(uint64_t)], words_b[PASSWORD_TAG_LEN / sizeof(uint64_t)];
+    uint64_t difference = 0;
+
+    memcpy(words_a, a->bytes, sizeof words_a);
+    memcpy(words_b, b->bytes, sizeof words_b);
+    for (size_t i = 0; i < sizeof words_a / sizeof words_a[0]; i++) {
+        difference |= words_a[i] ^ words_b[i];
+    }
+    return difference == 0;
 }
 
 static struct entry *set_of(struct password_cache *cache, const struct password_tag *tag)

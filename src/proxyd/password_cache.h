@@ -29,7 +29,7 @@ void password_cache_free(struct password_cache *cache);
  * The tag of these credentials. `hash` is the user's: when it changes the tag does, so nothing need be cleared when a file
  * is read again. 0, or -ENOMEM.
  */
-SOCKS6_MUST_CHECK int password_cache_tag(const struct password_cache *cache, const char *hash,
+SOCKS6_MUST_CHECK int password_cache_tag(struct password_cache *cache, const char *hash,
                                          const struct socks6_credentials *credentials, struct password_tag *out);
 /* Whether two tags are the same, in constant time. */
 bool password_tag_is_same(const struct password_tag *a, const struct password_tag *b);

@@ -796,6 +796,91 @@ static void test_tags_tell_everything_apart(void **state)
     password_cache_free(other);
 }
 
+/* Contexts go from hand to hand; a tag does not tell which of them made it. */
+struct tagger {
+    pthread_t thread;
+    struct password_cache *cache;
+    unsigned wrong;
+};
+
+static const char *const tagged_hashes[] = {
+    "h", "$y$j9T$FTRAn2I8dj.r9NIrN4TdM/$168cNiPfnhPtTxxhm4puw02AXMOdSZ9AUtg7NRTrFpC"};
+
+static void *tag_often(void *argument)
+{
+    struct tagger *tagger = argument;
+    struct socks6_credentials given = credentials("alice", "secret");
+    struct password_tag first[2], tag;
+
+    for (unsigned i = 0; i < 3000; i++) {
+        if (password_cache_tag(tagger->cache, tagged_hashes[i % 2], &given, i < 2 ? &first[i] : &tag) != 0 ||
+            (i >= 2 && !password_tag_is_same(&tag, &first[i % 2]))) {
+            tagger->wrong++;
+        }
+    }
+    tagger->wrong += password_tag_is_same(&first[0], &first[1]);
+    return NULL;
+}
+
+static void test_tags_are_the_same_from_every_thread(void **state)
+{
+    static struct tagger taggers[24];
+    struct password_cache *cache;
+
+    (void)state;
+    assert_int_equal(password_cache_new(1, &cache), 0);
+    for (size_t i = 0; i < sizeof taggers / sizeof taggers[0]; i++) {
+        taggers[i] = (struct tagger){.cache = cache};
+        assert_int_equal(pthread_create(&taggers[i].thread, NULL, tag_often, &taggers[i]), 0);
+    }
+    for (size_t i = 0; i < sizeof taggers / sizeof taggers[0]; i++) {
+        assert_int_equal(pthread_join(taggers[i].thread, NULL), 0);
+        assert_int_equal(taggers[i].wrong, 0);
+    }
+    password_cache_free(cache);
+}
+
+/* As much as is put together at once, and more; the longest names. */
+static void test_tags_of_long_parts_tell_apart(void **state)
+{
+    static char hash[700], name[SOCKS6_USERNAME_MAX + 1];
+    struct password_tag tags[3], again;
+    struct password_cache *cache;
+    struct socks6_credentials given;
+
+    (void)state;
+    assert_int_equal(password_cache_new(1, &cache), 0);
+    memset(name, 'n', SOCKS6_USERNAME_MAX);
+    for (size_t len = 250; len < sizeof hash; len++) {
+        memset(hash, 'h', len);
+        hash[len] = '\0';
+        given = credentials(name, "secret");
+        assert_int_equal(password_cache_tag(cache, hash, &given, &tags[0]), 0);
+        assert_int_equal(password_cache_tag(cache, hash, &given, &again), 0);
+        assert_true(password_tag_is_same(&tags[0], &again));
+        given = credentials(name + 1, "nsecret");
+        assert_int_equal(password_cache_tag(cache, hash, &given, &tags[1]), 0);
+        given = credentials(name, "secret");
+        assert_int_equal(password_cache_tag(cache, hash + 1, &given, &tags[2]), 0);
+        assert_false(password_tag_is_same(&tags[0], &tags[1]));
+        assert_false(password_tag_is_same(&tags[0], &tags[2]));
+    }
+    password_cache_free(cache);
+}
+
+static void test_tags_differ_by_any_bit(void **state)
+{
+    struct password_tag one = {{0}};
+
+    (void)state;
+    for (unsigned bit = 0; bit < PASSWORD_TAG_LEN * 8; bit++) {
+        struct password_tag other = one;
+        other.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        assert_false(password_tag_is_same(&one, &other));
+        assert_true(password_tag_is_same(&other, &other));
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 #define PAM_TEST(name) cmocka_unit_test_setup_teardown(name, setup_pam, teardown)
 
@@ -827,6 +912,9 @@ int main(void)
         PAM_TEST(test_a_pam_that_hangs_holds_up_nothing_else),
         TEST(test_the_cache_is_bounded_and_keeps_the_newest),
         TEST(test_tags_tell_everything_apart),
+        TEST(test_tags_are_the_same_from_every_thread),
+        TEST(test_tags_of_long_parts_tell_apart),
+        TEST(test_tags_differ_by_any_bit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
