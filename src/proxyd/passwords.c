@@ -423,7 +423,7 @@ static void tell_slow(struct passwords *passwords, uint64_t now_ms)
     }
     if (slow_count > 0) {
         passwords->slow_told_ms = now_ms;
-        log_warning("pam: service '%s' is slow: %u questions have not been answered for more than %u s", service,
+        log_warning("pam: service '%s' is slow: %u of its answers are outstanding for more than %u s", service,
                     slow_count, PAM_SLOW_MS / 1000);
     }
 }

@@ -268,7 +268,8 @@ def begin(proxy, user, password=b"x", source=None):
 def test_a_module_that_hangs_holds_up_neither_others_nor_the_end(pam, tmp_path):
     path = str(tmp_path / "status")
     pam.with_hook()
-    with pam.daemon(status={"socket": path}, limits={"handshake": "2s"}) as proxy:
+    leaves_a_thread = {"TSAN_OPTIONS": "report_thread_leaks=0"}
+    with pam.daemon(environment=leaves_a_thread, status={"socket": path}, limits={"handshake": "2s"}) as proxy:
         with contextlib.closing(begin(proxy, b"hang1")) as sock:
             wait_until(lambda: len(pam.seen()) == 1, "the module to hang")
             assert status(path)["process"]["logins_waiting"] == 1
@@ -296,6 +297,15 @@ def test_as_many_hang_as_there_are_threads_and_go_on_afterwards(pam, tmp_path):
         for sock in [*hanging, alice]:
             assert finish6(sock).code == s6.SUCCESS
         wait_until(lambda: status(path)["process"]["logins_waiting"] == 0, "nobody to wait")
+
+
+@pytest.mark.pam
+def test_a_slow_service_is_told(pam):
+    pam.with_hook()
+    with pam.daemon(limits={"handshake": "60s"}) as proxy, contextlib.closing(begin(proxy, b"hang1", source=("127.0.0.2", 0))):
+        wait_until(lambda: not is_let_in(proxy, b"alice", b"wrong") and "pam: service 'socks6d' is slow: " in proxy.text(),
+                   "the log to tell of it")
+        pam.let_go()
 
 
 @pytest.mark.pam

@@ -90,7 +90,9 @@ class Pam:
 
     def wrapper(self, **variables):
         """A command that ends in exec of its arguments."""
-        settings = {"PAM_WRAPPER": "1", "PAM_WRAPPER_SERVICE_DIR": self.services, "PAM_WRAPPER_DISABLE_DEEPBIND": "1", **variables,
+        # Deep binding goes past the sanitizers' functions; the name of the variable is another one in some versions.
+        settings = {"PAM_WRAPPER": "1", "PAM_WRAPPER_SERVICE_DIR": self.services, "PAM_WRAPPER_DISABLE_DEEPBIND": "1",
+                    "UID_WRAPPER_DISABLE_DEEPBIND": "1", **variables,
                     "LD_PRELOAD": ":".join([*sanitizer(), _WRAPPER])}
         return ["env", *(f"{key}={value}" for key, value in settings.items())]
 
