@@ -47,6 +47,13 @@ struct helper {
 
 /* --- the program --- */
 
+static void report(const struct helper *h, const struct run_report *report)
+{
+    ssize_t n = write(h->report_fd, report, sizeof *report);
+
+    (void)n; /* the launcher has been killed, and so shall we be */
+}
+
 /* Our library first, then what was there; but not ours twice, as where one `socks6 run` starts another. */
 static int set_preload(const char *library)
 {
@@ -95,6 +102,8 @@ static _Noreturn void start_program(const struct helper *h)
         _exit(RUN_EXIT_CANNOT);
     }
     unset_proxy();
+    /* By itself: the helper can be killed at any time, and the launcher must know for whom to wait. */
+    report(h, &(struct run_report){.kind = RUN_REPORT_STARTED, .pid = getpid()});
     run_signals_restore(h->before);
     (void)execvp(argv[0], argv);
     say(command, "cannot run '%s': %s", argv[0], strerror(errno));
@@ -102,13 +111,6 @@ static _Noreturn void start_program(const struct helper *h)
 }
 
 /* --- the end --- */
-
-static void report(const struct helper *h, const struct run_report *report)
-{
-    ssize_t n = write(h->report_fd, report, sizeof *report);
-
-    (void)n; /* the launcher has been killed, and so shall we be */
-}
 
 /* Nobody shall wait for us, neither for our end nor for that of a pipe. */
 static void go_to_background(void)
@@ -274,7 +276,6 @@ static int serve(struct helper *h)
     if (h->program < 0) {
         return fail(-errno);
     }
-    report(h, &(struct run_report){.kind = RUN_REPORT_STARTED, .pid = h->program});
     run_drop_descriptors();
     raise_limit();
     rc = loop_run(h->loop);

@@ -565,6 +565,22 @@ static void trace_step(void *user, const char *what)
     run_say_of((pid_t)(intptr_t)user, "%s", what);
 }
 
+/* For -vv: what happens on the way to the DNS service. */
+static void trace_link(void *user, const char *what)
+{
+    (void)user;
+    run_say("DNS service: %s", what);
+}
+
+static void on_link_changed(void *user, const char *why, bool is_absent)
+{
+    char text[1024];
+
+    (void)user;
+    run_names_service_text(why, is_absent, text, sizeof text);
+    run_say("%s", text);
+}
+
 static void trace_names(void *user, struct run_names_ask *ask, const char *text)
 {
     (void)user;
@@ -591,8 +607,14 @@ static int open_names(struct run_serve *serve, const struct run_serve_config *co
                                    .proxy = config->proxy,
                                    .addresses = config->addresses->list,
                                    .address_count = config->addresses->count,
+                                   .shared = serve->shared,
                                    .timeout_ms = run_names_timeout_ms(NULL),
-                                   .verbose = config->verbose > 1};
+                                   .no_early_data = config->no_early_data,
+                                   .no_fast_open = config->no_fast_open,
+                                   .verbose = config->verbose > 1,
+                                   .changed = on_link_changed,
+                                   .trace = trace_link,
+                                   .user = serve};
     struct run_names_config names = {.loop = serve->loop,
                                      .fake = config->is_fake,
                                      .is_direct_name = is_direct_name,
