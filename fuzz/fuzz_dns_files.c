@@ -31,6 +31,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; i < count; i++) {
         require(addrs[i].type == SOCKS6_ADDR_IPV4 && addrs[i].len == 4, "they are of the family");
     }
+    if (count > 0) {
+        struct dns_name canonical, each;
+        size_t at = 0, steps = 0;
+        bool is_there = false;
+
+        require(hosts_canonical(hosts, &name, SOCKS6_ADDR_IPV4, &canonical), "what has addresses has a canonical name");
+        while (hosts_next_name(hosts, &addrs[0], &at, &each)) {
+            is_there = is_there || dns_name_equal(&each, &name);
+            require(++steps <= size, "the names end");
+        }
+        require(is_there, "the address has the name");
+    }
     hosts_free(hosts);
     return 0;
 }

@@ -69,7 +69,7 @@ def seeds():
                 suffix = f"-{choice}" if len(choices) > 1 else ""
                 if len(data) <= SEED_MAX:
                     found[os.path.join(target, name + suffix)] = bytes([choice]) + bytes(data)
-    return found | dns_seeds()
+    return found | dns_seeds() | run_names_seeds()
 
 
 # DNS ------------------------------------------------------------------------------------------------------------------
@@ -135,6 +135,51 @@ def dns_seeds():
     found["dns_files/hosts"] = (b"127.0.0.1 localhost\n192.0.2.1\twww.example  a.example. # c\r\n::1 www.example\n"
                                 b"::ffff:192.0.2.3 www.example\nx y\n192.0.2.4\n")
     return found
+
+
+def run_names_seeds():
+    """Requests of programs under `socks6 run`, in the machine's own byte order, with answers of the proxy."""
+    here = b"\xc0\x0c"
+    a = dns_record(here, 1, b"\xc0\0\2\1")
+    aaaa = dns_record(here, 28, b"\x20\1\x0d\xb8" + b"\0" * 11 + b"\1")
+    soa = dns_record(here, 6, dns_name("ns.example") + dns_name("me.example") + struct.pack("!IIIII", 1, 2, 3, 4, 60))
+    alias = dns_record(here, 5, dns_name("target.example"))
+    resolve = lambda name, family=0: struct.pack("<HHI", family, len(name), 1) + name
+    reverse = lambda family, address: struct.pack("<HHI", family, 0, 0) + address.ljust(16, b"\0")
+
+    def answer(flags=0x8180, sections=((), (), ())):
+        head = struct.pack("!HHHHHH", 0, flags, 1, *(len(section) for section in sections))
+        return head + b"".join(record for section in sections for record in section)
+
+    frame = lambda data: struct.pack("!H", len(data)) + data
+    whole = lambda kind, body, *answers: bytes([kind]) + frame(body) + b"".join(frame(one) for one in answers)
+    both = (answer(sections=((aaaa,), (), ())), answer(sections=((a, a), (), ())))
+    found = {
+        "both": whole(0, resolve(b"www.example"), *both),
+        "ipv4": whole(0, resolve(b"www.example.", 2), both[1]),
+        "alias": whole(0, resolve(b"www.example", 2), answer(sections=((alias,), (), ())), both[1]),
+        "alias-whole": whole(0, resolve(b"www.example", 2), answer(sections=(
+            (alias, dns_record(dns_name("target.example"), 1, b"\xc0\0\2\1")), (), ()))),
+        "negative": whole(0, resolve(b"no.example."), answer(0x8183, ((), (soa,), ())), answer(0x8180, ((), (soa,), ()))),
+        "failure": whole(0, resolve(b"no.example."), answer(0x8182), answer(0x8185)),
+        "silence": whole(0, resolve(b"www.example"), b"", b"1"),
+        "numeric": whole(0, resolve(b"127.1")),
+        "localhost": whole(0, resolve(b"localhost")),
+        "nul": whole(0, resolve(b"a\0b")),
+        "fake": whole(4, resolve(b"www.example")),
+        "reverse": whole(1, reverse(2, b"\xc0\0\2\1"), answer(sections=(
+            (dns_record(here, 12, dns_name("www.example")), dns_record(here, 12, dns_name("b.example"))), (), ()))),
+        "reverse-alias": whole(1, reverse(2, b"\xc0\0\2\1"), answer(sections=((alias,), (), ())), answer(sections=(
+            (dns_record(here, 12, dns_name("www.example")),), (), ()))),
+        "reverse-ipv6": whole(1, reverse(10, b"\x20\1\x0d\xb8"), answer(0x8183)),
+        "reverse-fake": whole(5, reverse(2, b"\xc6\x12\0\1")),
+        "query": whole(2, dns_message("www.example"), both[1]),
+        "query-edns": whole(2, dns_message("www.example", 16, sections=((), (), (dns_opt(),))), answer(0x8182)),
+        "query-fake": whole(6, dns_message("www.example", 28)),
+        "query-fake-ptr": whole(6, dns_message("1.0.18.198.in-addr.arpa", 12)),
+        "resolv.conf": whole(8, b"search a.example b.example .\noptions ndots:2 timeout:3 no-tld-query\ndomain c\n"),
+    }
+    return {f"run_names/{name}": data for name, data in found.items()}
 
 
 def read(path):

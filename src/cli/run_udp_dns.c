@@ -208,7 +208,7 @@ static int prepare(struct run_names *names)
 void run_udp_dns(struct run_names *names, struct run_names_ask *ask)
 {
     struct run_addr addr;
-    struct pair *pair;
+    struct pair *pair = NULL;
     int rc = ask->len == sizeof addr ? prepare(names) : -EINVAL;
 
     if (rc != 0) {
