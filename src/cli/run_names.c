@@ -10,6 +10,7 @@
 
 #include "cli/run_names_internal.h"
 #include "dns/random.h"
+#include "dns/text.h"
 
 /* Whether the proxy has a way to IPv6 is asked anew after that time. */
 #define IPV6_LAST_MS 600000u
@@ -164,10 +165,32 @@ static void query_late(struct run_names_job *job)
     run_job_done(job, ETIMEDOUT, NULL, 0);
 }
 
+void run_names_trace_message(const struct run_names *names, struct run_names_ask *ask, const uint8_t *query,
+                             size_t query_len, const uint8_t *answer, size_t answer_len)
+{
+    char name[DNS_NAME_TEXT_MAX], type[DNS_MNEMONIC_MAX], outcome[DNS_MNEMONIC_MAX];
+    struct dns_question question;
+    struct dns_header header;
+
+    if (!run_names_is_traced(names) || dns_question_read(query, query_len, &question, NULL) != 0) {
+        return;
+    }
+    (void)dns_name_format(&question.name, name);
+    (void)dns_type_format(question.type, type);
+    if (answer == NULL || dns_header_read(answer, answer_len, &header) != 0) {
+        run_names_trace(names, ask, "query for %s %s: no answer", name, type);
+        return;
+    }
+    (void)dns_rcode_format(DNS_FLAGS_RCODE(header.flags), outcome);
+    run_names_trace(names, ask, "query for %s %s: %s, %u records", name, type, outcome,
+                    (unsigned)header.count[DNS_ANSWER]);
+}
+
 static void on_answer(struct dns_link_ask *ask, const uint8_t *message, size_t len, enum dns_link_failure failure)
 {
     struct query_job *query = LOOP_OWNER(ask, struct query_job, ask);
 
+    run_names_trace_message(query->job.names, query->job.ask, ask->message, ask->len, message, len);
     if (message != NULL) {
         run_job_done(&query->job, 0, message, len);
     } else {

@@ -46,7 +46,7 @@ struct run_names_config {
     /* Whether NO_PROXY has this name (no final dot), or this address. NULL = it has none. */
     bool (*is_direct_name)(void *user, const char *name);
     bool (*is_direct_addr)(void *user, const struct socks6_addr *addr);
-    /* For -v: what was found for whom. NULL = nobody wants to know. */
+    /* For -v: what was found for whom; `ask` is NULL for queries over UDP. NULL = nobody wants to know. */
     void (*trace)(void *user, struct run_names_ask *ask, const char *text);
     void *user;
     const char *hosts, *resolv_conf; /* paths; NULL = those in /etc. They are followed when they change */

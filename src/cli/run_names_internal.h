@@ -57,6 +57,10 @@ bool run_names_is_traced(const struct run_names *names);
 __attribute__((format(printf, 3, 4))) void run_names_trace(const struct run_names *names, struct run_names_ask *ask,
                                                            const char *format, ...);
 
+/* What became of a query; `ask` NULL: it came over UDP; `answer` NULL: there is none. */
+void run_names_trace_message(const struct run_names *names, struct run_names_ask *ask, const uint8_t *query,
+                             size_t query_len, const uint8_t *answer, size_t answer_len);
+
 /* An IPv4-mapped address becomes IPv4. False for AF_UNSPEC and what is no family of ours. */
 bool run_addr_read(const struct run_addr *addr, struct socks6_addr *out);
 struct run_addr run_addr_write(const struct socks6_addr *addr);

@@ -584,7 +584,7 @@ static void on_link_changed(void *user, const char *why, bool is_absent)
 static void trace_names(void *user, struct run_names_ask *ask, const char *text)
 {
     (void)user;
-    run_say_of(pid_of(LOOP_OWNER(ask, struct client, ask), NULL), "%s", text);
+    run_say_of(ask != NULL ? pid_of(LOOP_OWNER(ask, struct client, ask), NULL) : 0, "%s", text);
 }
 
 static bool is_direct_name(void *user, const char *name)

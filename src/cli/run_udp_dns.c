@@ -62,6 +62,7 @@ static void on_answer(struct dns_link_ask *ask, const uint8_t *message, size_t l
 {
     struct dns_pending *pending = LOOP_OWNER(ask, struct dns_pending, ask);
 
+    run_names_trace_message(of_server(pending->server)->names, NULL, ask->message, ask->len, message, len);
     TAILQ_REMOVE(&of_pending(pending)->pending, pending, of_client);
     of_server(pending->server)->answer(ask, message, len, failure);
 }

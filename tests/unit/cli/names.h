@@ -5,6 +5,7 @@
 #ifndef TEST_CLI_NAMES_H
 #define TEST_CLI_NAMES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "cli/run_names.h"
@@ -31,6 +32,9 @@ extern char names_asked[4096];             /* and what they were: "www.example./
 
 /* A pointer to it stands for the link. */
 extern struct dns_link *const names_link;
+
+/* What getifaddrs(3) says that this machine has beside loopback. Both at first. */
+extern bool names_has_ipv4, names_has_ipv6;
 
 void names_open(struct names *names, const char *hosts, const char *resolv_conf, bool fake);
 void names_close(struct names *names);

@@ -115,6 +115,27 @@ static void test_ipv6_comes_last_while_the_proxy_has_no_way_to_it(void **state)
     ASSERT_RESOLVES("www.example", AF_UNSPEC, "2001:db8::1 192.0.2.1 =www.example");
 }
 
+static const char *with_addrconfig(const char *name, uint16_t family)
+{
+    harness_advance(1100); /* so that the machine is looked at again */
+    return names_resolve(&names, name, family, RUN_RESOLVE_ADDRCONFIG);
+}
+
+static void test_addrconfig_leaves_out_a_family_that_the_machine_has_not(void **state)
+{
+    (void)state;
+    assert_string_equal(with_addrconfig("www.example", AF_UNSPEC), "2001:db8::1 192.0.2.1 =www.example");
+    names_has_ipv6 = false;
+    assert_string_equal(with_addrconfig("www.example", AF_UNSPEC), "192.0.2.1 =www.example");
+    assert_string_equal(with_addrconfig("www.example", AF_INET6), "2001:db8::1 =www.example"); /* there is no other */
+    ASSERT_RESOLVES("www.example", AF_UNSPEC, "2001:db8::1 192.0.2.1 =www.example");
+    names_has_ipv4 = false;
+    assert_string_equal(with_addrconfig("www.example", AF_UNSPEC), "2001:db8::1 192.0.2.1 =www.example");
+    names_has_ipv6 = true;
+    assert_string_equal(with_addrconfig("www.example", AF_UNSPEC), "2001:db8::1 =www.example");
+    assert_string_equal(with_addrconfig("many.example", AF_UNSPEC), "192.0.2.2 192.0.2.3 =many.example");
+}
+
 static void test_aliases_are_followed_to_the_canonical_name(void **state)
 {
     (void)state;
@@ -556,6 +577,7 @@ int main(void)
         TEST(test_both_families_come_with_ipv6_first),
         TEST(test_one_family_is_asked_for_alone),
         TEST(test_ipv6_comes_last_while_the_proxy_has_no_way_to_it),
+        TEST(test_addrconfig_leaves_out_a_family_that_the_machine_has_not),
         TEST(test_aliases_are_followed_to_the_canonical_name),
         TEST(test_canonical_name_that_is_no_host_name_is_not_told),
         TEST(test_errors_are_those_of_getaddrinfo),
