@@ -45,6 +45,11 @@ PRELOAD_HOOK(int, connect, int fd, const struct sockaddr *addr, socklen_t len)
     return connect_any(fd, addr, len, false);
 }
 
+PRELOAD_HOOK(int, __connect, int fd, const struct sockaddr *addr, socklen_t len)
+{
+    return connect_any(fd, addr, len, false);
+}
+
 int connect_real(int fd, const struct sockaddr *addr, socklen_t len)
 {
     return real_as_hook(connect)(fd, addr, len);

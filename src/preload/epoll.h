@@ -22,7 +22,4 @@ struct epoll_move {
 size_t epoll_take_out(int fd, struct epoll_move *out, size_t max);
 void epoll_put_back(const struct epoll_move *moves, size_t count);
 
-/* For tests: one line of an epoll instance's fdinfo. 1 if it is about `fd`, else 0. */
-int epoll_parse_line(const char *line, int fd, struct epoll_event *out);
-
 #endif

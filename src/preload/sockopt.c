@@ -30,7 +30,7 @@ static int fail(int error)
     return -1;
 }
 
-/* The helper has gone: what a TCP socket on which nothing was set has to say. */
+/* What a TCP socket on which nothing was set has to say: to calls that are wrong, and to all when the helper has gone. */
 static int ask_plain(const struct slot *slot, int level, int name, void *value, socklen_t *len)
 {
     long fd = SYS_CALL(SYS_socket, slot->domain == AF_INET6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -124,7 +124,7 @@ static int get_of_stream(int fd, struct slot *slot, int level, int name, void *v
         return real(getsockopt)(fd, level, name, value, len);
     }
     if ((int)*len < 0) {
-        return fail(EINVAL);
+        return fail(-ask_plain(slot, level, name, value, len));
     }
     return has_pointers(level, name) ? fail(ENOPROTOOPT) : get_from_helper(slot, level, name, value, len);
 }
@@ -154,7 +154,7 @@ PRELOAD_HOOK(int, getsockopt, int fd, int level, int name, void *value, socklen_
     return real(getsockopt)(fd, level, name, value, len);
 }
 
-/* The helper has gone: only whether the kernel likes the value. */
+/* Only whether the kernel likes the value. */
 static int try_plain(const struct slot *slot, int level, int name, const void *value, socklen_t len)
 {
     long fd = SYS_CALL(SYS_socket, slot->domain == AF_INET6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -192,7 +192,7 @@ static int set_of_stream(int fd, const struct slot *slot, int level, int name, c
         return real(setsockopt)(fd, level, name, value, len);
     }
     if ((int)len < 0) {
-        return fail(EINVAL);
+        return fail(-try_plain(slot, level, name, value, len));
     }
     if (level == SOL_SOCKET && name == SO_ZEROCOPY) {
         return fail(EOPNOTSUPP); /* nothing would ever be reported as sent */

@@ -3,10 +3,12 @@
 
 usage: check_symbols.py LIST FOLDER           compare; the library is searched for below FOLDER, a build directory
        check_symbols.py --write LIST FOLDER   write the list anew
+       check_symbols.py --preload LIST FILE   the same for what `socks6 run` loads: it replaces functions of libc, and needs libc alone
 
 TAP on standard output, exit status 1 if they differ.
 """
 import os
+import re
 import subprocess
 import sys
 
@@ -66,7 +68,22 @@ def main(path, folder):
     return tap.done()
 
 
+def main_preload(path, shared):
+    tap = Tap()
+    exported, listed = names(shared, ["-D"]), read_list(path)
+    run = subprocess.run(["readelf", "-d", "-W", shared], capture_output=True, text=True, timeout=60, check=True)
+    needed = re.findall(r"\(NEEDED\).*\[(.*)\]", run.stdout)
+    tap.case("the preloaded library exports something", [] if exported else ["nothing"])
+    tap.case("every function that it exports is listed", [n for n in exported if n not in listed])
+    tap.case("every listed function is exported", [n for n in listed if n not in exported])
+    tap.case("the list is in order and has no duplicates", [] if listed == sorted(set(listed)) else ["sort it"])
+    tap.case("it needs libc and no other library", [n for n in needed if not n.startswith(("libc.so", "ld-linux"))])
+    return tap.done()
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "--preload":
+        sys.exit(main_preload(sys.argv[2], sys.argv[3]))
     if sys.argv[1] == "--write":
         sys.exit(write_list(sys.argv[2], sys.argv[3]))
     sys.exit(main(sys.argv[1], sys.argv[2]))

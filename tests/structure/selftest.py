@@ -151,8 +151,26 @@ def check_symbols(tap):
         done = subprocess.run([sys.executable, "-B", os.path.join(HERE, "check_symbols.py"), listing, folder],
                               capture_output=True, text=True, timeout=60, check=False)
         tap.case("symbols: no library", [] if done.returncode == 1 else ["was content"])
+        check_preload(tap, folder, listing, compiler)
     finally:
         shutil.rmtree(folder)
+
+
+def check_preload(tap, folder, listing, compiler):
+    """A library that replaces one function that is listed and one that is not, and needs libm."""
+    source, library = os.path.join(folder, "b.c"), os.path.join(folder, "preload.so")
+    with open(source, "w", encoding="utf-8") as file:
+        file.write("double sin(double);\n"
+                   "int connect(void) { return 0; } double bind(double x) { return sin(x); }\n")
+    subprocess.run(compiler + ["-fno-builtin", "-w", "-shared", "-fPIC", "-o", library, source, "-Wl,--no-as-needed", "-lm"], check=True)
+    with open(listing, "w", encoding="utf-8") as file:
+        file.write("connect\ngone\n")
+    done = subprocess.run([sys.executable, "-B", os.path.join(HERE, "check_symbols.py"), "--preload", listing, library],
+                          capture_output=True, text=True, timeout=60, check=False)
+    bad = [row for row in done.stdout.splitlines() if row.startswith("not ok")]
+    expected = ("that it exports is listed", "listed function is exported", "needs libc")
+    right = len(bad) == len(expected) and all(any(part in row for row in bad) for part in expected)
+    tap.case("symbols: the preloaded library", [] if right and done.returncode == 1 else done.stdout.splitlines())
 
 
 def main():
