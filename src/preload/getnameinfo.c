@@ -1,5 +1,6 @@
 /*
- * getnameinfo(3). libc does all but the name of the host: services, numbers, and what is wrong with the arguments.
+ * getnameinfo(3). libc does all but the name of the host: numbers, services, and what is wrong with the arguments. As in libc, the
+ * service is written after the host, and not at all if that fails.
  */
 #include <errno.h>
 #include <limits.h>
@@ -129,15 +130,17 @@ PRELOAD_EXPORT int getnameinfo(const struct sockaddr *restrict addr, socklen_t l
         len < sizeof addr->sa_family || (addr->sa_family != AF_INET && addr->sa_family != AF_INET6)) {
         return real(getnameinfo)(addr, len, host, host_size, service, service_size, flags);
     }
-    rc = real(getnameinfo)(addr, len, number, sizeof number, service, service_size,
-                           (flags & ~NI_NAMEREQD) | NI_NUMERICHOST);
+    rc = real(getnameinfo)(addr, len, number, sizeof number, NULL, 0, (flags & ~NI_NAMEREQD) | NI_NUMERICHOST);
     if (rc != 0) {
         return rc;
     }
     rc = look_up(addr, host, host_size, flags, number);
     errno = saved;
     if (rc == NAMES_ASK_SYSTEM) {
-        rc = real(getnameinfo)(addr, len, host, host_size, service, service_size, flags);
+        return real(getnameinfo)(addr, len, host, host_size, service, service_size, flags);
     }
-    return rc;
+    if (rc != 0 || service == NULL || service_size == 0) {
+        return rc;
+    }
+    return real(getnameinfo)(addr, len, NULL, 0, service, service_size, flags & ~NI_NAMEREQD);
 }

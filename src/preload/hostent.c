@@ -208,7 +208,7 @@ static int by_name(const char *name, int family, struct outcome *to)
     int rc;
 
     if (family != AF_INET && family != AF_INET6) {
-        return fail(to, NETDB_INTERNAL, EAFNOSUPPORT);
+        return fail(to, NO_DATA, 0);
     }
     if (names_numeric(name, &number)) {
         return by_number(to, name, &number, family);
