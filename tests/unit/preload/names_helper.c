@@ -346,13 +346,6 @@ void names_helper_release(void)
     check(write(gate[1], "x", 1) == 1, "gate");
 }
 
-void names_helper_await(enum run_kind kind, uint32_t count)
-{
-    while (__atomic_load_n(&seen->counts[kind], __ATOMIC_ACQUIRE) < count) {
-        (void)usleep(1000);
-    }
-}
-
 void names_helper_forget(void)
 {
     for (size_t i = 0; i <= RUN_NOTE; i++) {

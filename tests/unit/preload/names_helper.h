@@ -30,8 +30,6 @@ void names_helper_run(char **argv);
 void names_helper_stop(void);
 /* Lets one held.test be answered. */
 void names_helper_release(void);
-/* Waits until so many requests of a kind have come: notes are not answered. */
-void names_helper_await(enum run_kind kind, uint32_t count);
 /* The kinds' counts begin anew. */
 void names_helper_forget(void);
 

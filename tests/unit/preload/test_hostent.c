@@ -109,7 +109,7 @@ static void test_results_of_the_reentrant_forms(void **state)
 {
     struct hostent host, *result = &host;
     struct in_addr addr;
-    char buf[8192];
+    static char buf[8192];
     int error;
 
     (void)state;
