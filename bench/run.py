@@ -9,7 +9,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from harness import campaign, profiling, publish, report, rtt  # noqa: E402
+from harness import campaign, profiling, publish, report, rtt, wrap  # noqa: E402
 from harness.cases import GROUPS, IDLE, IDLE_TARGETS, MEASURES, TARGETS, fits, select  # noqa: E402
 from harness.servers import Servers  # noqa: E402
 from harness.world import BenchError, World  # noqa: E402
@@ -29,7 +29,8 @@ def parse(arguments):
         epilog=f"names: {', '.join(GROUPS)}, or single measures:\n  {', '.join([*MEASURES, IDLE])}\n"
                f"targets:\n  {', '.join(TARGETS)}\n"
                "only when named: tls (TLS beside HAProxy, and what a login costs)\n"
-               "time to first byte over long ways: ./dev bench rtt (rtt --help)")
+               "time to first byte over long ways: ./dev bench rtt (rtt --help)\n"
+               "socks6 run beside other wrappers: ./dev bench wrap (wrap --help)")
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all)")
     parser.add_argument("--quick", action="store_true", help="minutes instead of half an hour; ratios are indicative")
     parser.add_argument("--rounds", type=int, help="how often each sample is taken (9; --quick 3)")
@@ -124,6 +125,8 @@ def main(arguments):
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     if arguments[:1] == ["rtt"]:
         return rtt.main(arguments[1:], say)
+    if arguments[:1] == ["wrap"]:
+        return wrap.main(arguments[1:], say)
     options = parse(arguments)
     os.makedirs(options.out, exist_ok=True)
     build = os.environ.get("SOCKS6_BUILD", os.path.join(ROOT, "build", "bench"))
