@@ -201,10 +201,14 @@ static void answer(int fd, const struct request *request)
         len += put_option(out + len, OPTION_WINDOW, window, sizeof window);
     }
     out[3] = (uint8_t)(len - 4);
-    must(send(fd, out, len, MSG_NOSIGNAL) == (ssize_t)len, "send");
     if (out[1] == 0) {
-        must(send(fd, reply, sizeof reply, MSG_NOSIGNAL) == (ssize_t)sizeof reply, "send");
-    } else {
+        memcpy(out + len, reply, sizeof reply);
+        len += sizeof reply;
+    }
+    if (send(fd, out, len, MSG_NOSIGNAL) != (ssize_t)len) { /* it was given up meanwhile */
+        must(errno == ECONNRESET || errno == EPIPE, "send");
+    }
+    if (out[1] != 0) {
         (void)shutdown(fd, SHUT_WR);
     }
 }
