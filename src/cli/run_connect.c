@@ -206,6 +206,7 @@ static void fail(struct run_connection *c, int error, const char *why)
         release(c);
         return;
     }
+    memset(c->socket->local.bytes, 0, sizeof c->socket->local.bytes); /* as Linux has it then: the port stays */
     run_sockets_bury(c->all->sockets, c->socket, RUN_STATE_FAILED, error, false);
     c->socket = NULL;
     if (c->is_early) {
@@ -217,19 +218,24 @@ static void fail(struct run_connection *c, int error, const char *why)
 
 /* --- success --- */
 
-/* What getsockname(2) is to say: where the proxy connects from, if it tells, and else our own end. */
-static void find_local(const struct run_connection *c, const struct socks6_dial_result *result, int fd,
-                       struct run_addr *out)
+/* What getsockname(2) is to say until the proxy has answered: our own end. */
+static void find_own(const struct run_connection *c, int fd, struct run_addr *out)
 {
     struct socks6_addr own;
 
     *out = (struct run_addr){.family = c->peer.family};
-    if (result->bound.type != 0 && !run_addr_is_any(&result->bound) &&
-        run_addr_from_socks(&result->bound, c->peer.family, out)) {
-        return;
+    if (fd >= 0 && sock_local(fd, &own) == 0 && !run_addr_from_socks(&own, c->peer.family, out)) {
+        out->port = own.port; /* the proxy is reached over IPv6, the destination over IPv4 */
     }
-    if (sock_local(fd, &own) == 0) {
-        (void)run_addr_from_socks(&own, c->peer.family, out);
+}
+
+/* And then: where the proxy connects from, if it tells. */
+static void find_local(const struct run_connection *c, const struct socks6_dial_result *result, int fd,
+                       struct run_addr *out)
+{
+    if (result->bound.type == 0 || run_addr_is_any(&result->bound) ||
+        !run_addr_from_socks(&result->bound, c->peer.family, out)) {
+        find_own(c, fd, out);
     }
 }
 
@@ -344,6 +350,13 @@ static void on_dialled(struct run_dial *dial, int status, const struct socks6_di
     conclude(LOOP_OWNER(dial, struct run_connection, dial), status, result);
 }
 
+/* The program whose socket does not block is told to wait as soon as there is something that has a name. */
+static bool tell_to_wait(struct run_connection *c)
+{
+    find_own(c, c->dial.io.fd, &c->socket->local);
+    return reply_verdict(c, RUN_VERDICT_WAIT, 0);
+}
+
 __attribute__((noinline)) static void start_dial(struct run_connection *c, size_t early_len)
 {
     struct socks6_dial_result result;
@@ -352,7 +365,10 @@ __attribute__((noinline)) static void start_dial(struct run_connection *c, size_
     c->state = STATE_DIALLING;
     c->dial.done = on_dialled;
     status = run_dial_start(&c->dial, &c->all->dialer, &c->target, (struct socks6_slice){c->early, early_len}, &result);
-    if (status != SOCKS6_DIAL_IN_PROGRESS) {
+    if (!c->is_blocking && !c->is_early && !tell_to_wait(c)) {
+        stream_done(&c->dial.stream);
+        abandon(c);
+    } else if (status != SOCKS6_DIAL_IN_PROGRESS) {
         conclude(c, status, &result);
     }
 }
@@ -415,6 +431,7 @@ static void convert(struct run_connection *c)
         return;
     }
     c->is_blocking = c->is_marked = false; /* this was the byte */
+    find_own(c, c->dial.io.fd, &c->socket->local);
     if (!reply_verdict(c, RUN_VERDICT_CONVERTED, 0) || loop_modify(c->all->dialer.loop, &c->io, EPOLLRDHUP) != 0) {
         abandon(c);
     }
@@ -588,10 +605,6 @@ static void begin(struct run_connection *c, const struct run_connect_start *star
         c->is_blocking = false;
         c->state = STATE_EARLY;
         loop_timer_set(c->all->dialer.loop, &c->early_timer, EARLY_WAIT_MS);
-        return;
-    }
-    if (!c->is_blocking && !reply_verdict(c, RUN_VERDICT_WAIT, 0)) {
-        abandon(c);
         return;
     }
     start_dial(c, 0);

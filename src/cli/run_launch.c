@@ -178,6 +178,19 @@ static void take_reports(struct launcher *l, bool is_continued)
     }
 }
 
+/* Signals that come before there is a program wait for it. */
+static void wait_for_start(struct launcher *l)
+{
+    while (l->program == 0 && l->report_fd >= 0) {
+        struct pollfd report = {l->report_fd, POLLIN, 0};
+
+        if (poll(&report, 1, -1) < 0 && errno != EINTR) {
+            break;
+        }
+        take_reports(l, false);
+    }
+}
+
 static void wait_for_end(struct launcher *l)
 {
     while (!l->has_ended) {
@@ -268,6 +281,7 @@ int run_launch(const struct run_plan *plan)
     l.report_fd = ends[0];
     (void)signal(SIGPIPE, SIG_IGN);
     run_drop_descriptors();
+    wait_for_start(&l);
     wait_for_end(&l);
     return end_like(l.status);
 }
