@@ -248,8 +248,10 @@ static enum progress flush_down(struct run_tunnel *t)
         if (n == -EAGAIN) {
             return PROGRESS_STUCK;
         }
-        if (n < 0) {
+        if (n == -EPIPE) {
             t->is_unread = true;
+        } else if (n < 0) {
+            return broken(t, ENOBUFS);
         } else {
             down->start += (size_t)n;
         }
