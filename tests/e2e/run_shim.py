@@ -194,10 +194,10 @@ def is_ready(sock, events):
 
 
 @contextlib.contextmanager
-def helper(*options, env=None):
-    """`socks6 run` with a shell that tells us how to reach the helper and then waits. Yields (process, Shim)."""
+def helper(*options, env=None, wrapper=()):
+    """`socks6 run` (behind a command that ends in exec of its arguments) with a shell that tells us how to reach the helper and then waits. Yields (process, Shim)."""
     program = ["/bin/sh", "-c", "echo $SOCKS6_RUN; read -r line; exit ${line:-0}"]
-    with subprocess.Popen([client_path(), "run", *map(str, options), "--", *program],
+    with subprocess.Popen([*wrapper, client_path(), "run", *map(str, options), "--", *program],
                           env=client_environment(**(env or {})), bufsize=0,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
@@ -224,5 +224,3 @@ def ends_well(process, status=0):
     assert process.wait(DEADLINE) == status, text
     assert "Sanitizer" not in text and "runtime error" not in text, text
     return text
-
-
