@@ -18,39 +18,66 @@ struct option_name {
     bool is_sticky; /* set once, the kernel stops to adapt it: only if the program has */
 };
 
+/* In this order: IP_TOS sets SO_PRIORITY as well. */
 static const struct option_name names[] = {
     {SOL_SOCKET, SO_KEEPALIVE, false},
     {SOL_SOCKET, SO_LINGER, false},
     {SOL_SOCKET, SO_OOBINLINE, false},
-    {SOL_SOCKET, SO_PRIORITY, false},
     {SOL_SOCKET, SO_REUSEADDR, false},
     {SOL_SOCKET, SO_REUSEPORT, false},
+    {SOL_SOCKET, SO_BROADCAST, false},
     {SOL_SOCKET, SO_MARK, false},
     {SOL_SOCKET, SO_RCVBUF, true},
     {SOL_SOCKET, SO_SNDBUF, true},
     {SOL_SOCKET, SO_DONTROUTE, false},
     {SOL_SOCKET, SO_TIMESTAMP, false},
+    {SOL_SOCKET, SO_TIMESTAMPNS, false},
     {SOL_SOCKET, SO_ZEROCOPY, false},
     {SOL_SOCKET, SO_BUSY_POLL, false},
+    {SOL_SOCKET, SO_RXQ_OVFL, false},
+    {SOL_SOCKET, SO_MAX_PACING_RATE, true},
     {IPPROTO_IP, IP_TOS, false},
     {IPPROTO_IP, IP_TTL, false},
     {IPPROTO_IP, IP_MTU_DISCOVER, false},
     {IPPROTO_IP, IP_RECVERR, false},
+    {IPPROTO_IP, IP_RECVTTL, false},
+    {IPPROTO_IP, IP_RECVTOS, false},
+    {IPPROTO_IP, IP_PKTINFO, false},
+    {IPPROTO_IP, IP_FREEBIND, false},
+    {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, false},
     {IPPROTO_IPV6, IPV6_TCLASS, false},
     {IPPROTO_IPV6, IPV6_UNICAST_HOPS, false},
     {IPPROTO_IPV6, IPV6_V6ONLY, false},
+    {IPPROTO_IPV6, IPV6_MTU_DISCOVER, false},
     {IPPROTO_IPV6, IPV6_RECVERR, false},
+    {IPPROTO_IPV6, IPV6_RECVPKTINFO, false},
+    {IPPROTO_IPV6, IPV6_RECVHOPLIMIT, false},
+    {IPPROTO_IPV6, IPV6_RECVTCLASS, false},
+    {SOL_SOCKET, SO_PRIORITY, false},
     {IPPROTO_TCP, TCP_NODELAY, false},
     {IPPROTO_TCP, TCP_CORK, false},
     {IPPROTO_TCP, TCP_MAXSEG, true},
     {IPPROTO_TCP, TCP_KEEPIDLE, false},
     {IPPROTO_TCP, TCP_KEEPINTVL, false},
     {IPPROTO_TCP, TCP_KEEPCNT, false},
+    {IPPROTO_TCP, TCP_SYNCNT, false},
     {IPPROTO_TCP, TCP_LINGER2, false},
     {IPPROTO_TCP, TCP_USER_TIMEOUT, false},
     {IPPROTO_TCP, TCP_NOTSENT_LOWAT, false},
+    {IPPROTO_TCP, TCP_WINDOW_CLAMP, true},
+    {IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, false},
     {IPPROTO_TCP, TCP_CONGESTION, false},
 };
+
+bool options_translate(int level, int name, struct options_name *out)
+{
+    if (level == IPPROTO_IPV6 && (name == IPV6_TCLASS || name == IPV6_UNICAST_HOPS)) {
+        out->level = IPPROTO_IP;
+        out->name = name == IPV6_TCLASS ? IP_TOS : IP_TTL;
+        return true;
+    }
+    return false;
+}
 
 struct source { /* of options: a socket or, if `fd` is -1, the helper */
     int fd;
@@ -82,14 +109,18 @@ static socklen_t get(const struct source *source, const struct option_name *name
 /* SO_RCVBUF and SO_SNDBUF give twice what was set. */
 static void set(int fd, const struct option_name *name, void *value, socklen_t len)
 {
+    struct options_name as;
     int number;
 
-    if (name->level == SOL_SOCKET && name->is_sticky && len == sizeof number) {
+    if (name->level == SOL_SOCKET && (name->name == SO_RCVBUF || name->name == SO_SNDBUF) && len == sizeof number) {
         memcpy(&number, value, sizeof number);
         number /= 2;
         memcpy(value, &number, sizeof number);
     }
-    (void)sys_setsockopt(fd, name->level, name->name, value, len);
+    if (sys_setsockopt(fd, name->level, name->name, value, len) < 0 &&
+        options_translate(name->level, name->name, &as)) {
+        (void)sys_setsockopt(fd, as.level, as.name, value, len); /* to a socket of the other family */
+    }
 }
 
 /* A new socket of the same kind, to see what the program has not set; -1 if there is none to be had. */
