@@ -69,7 +69,9 @@ static void failing_blocking(const char *what, const char *host, const char *ope
     (void)say_connect(what, fd, host, PORT_ECHO);
     say_error(fd);
     say_names(fd);
-    say_poll(fd, POLLIN | POLLOUT);
+    if (strncmp(what, "refused", 7) == 0) { /* after ICMP it depends on the queue of errors, which Linux keeps */
+        say_poll(fd, POLLIN | POLLOUT);
+    }
     (void)say_connect("once more", fd, host, PORT_ECHO);
     (void)say_connect("then one that works", fd, open_host, PORT_ECHO);
     say_names(fd);

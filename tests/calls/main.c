@@ -144,11 +144,12 @@ void say_names(int fd)
     memset(&addr, 0, sizeof addr);
     socklen_t len = sizeof addr;
     int result = getpeername(fd, (struct sockaddr *)&addr, &len);
+    const char *what = result == 0 ? "  getsockname" : "  getsockname, not connected";
     say_address("  getpeername", result, &addr, len, true);
     memset(&addr, 0, sizeof addr);
     len = sizeof addr;
     result = getsockname(fd, (struct sockaddr *)&addr, &len);
-    say_address("  getsockname", result, &addr, len, false);
+    say_address(what, result, &addr, len, false);
 }
 
 void say_echo(const char *what, int fd)

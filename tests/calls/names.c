@@ -49,28 +49,30 @@ static void append(char *line, const char *text)
     (void)snprintf(line + strlen(line), LINE_LEN - strlen(line), "%s", text);
 }
 
-static void append_address(char *line, const struct sockaddr *addr)
+/* "ADDRESS port PORT", in a static buffer. */
+static const char *address_text(const struct sockaddr *addr)
 {
-    char host[INET6_ADDRSTRLEN] = "?", text[96];
+    static char text[96];
+    char host[INET6_ADDRSTRLEN] = "?";
     const struct sockaddr_in *ipv4 = (const void *)addr;
     const struct sockaddr_in6 *ipv6 = (const void *)addr;
     bool is_ipv6 = addr->sa_family == AF_INET6;
     (void)inet_ntop(addr->sa_family, is_ipv6 ? (const void *)&ipv6->sin6_addr : (const void *)&ipv4->sin_addr, host,
                     sizeof host);
     (void)snprintf(text, sizeof text, "%s port %u", host, ntohs(is_ipv6 ? ipv6->sin6_port : ipv4->sin_port));
-    append(line, text);
+    return text;
 }
 
+/* What comes twice is told once: glibc takes "::1 localhost" of /etc/hosts for a second 127.0.0.1. */
 static void say_list(const char *what, int code, const struct addrinfo *list)
 {
-    char line[LINE_LEN] = "";
+    char line[LINE_LEN] = "", text[192];
     for (const struct addrinfo *one = list; code == 0 && one != NULL; one = one->ai_next) {
-        char text[96];
-        append(line, "; ");
-        append_address(line, one->ai_addr);
-        (void)snprintf(text, sizeof text, " %d/%d/%d flags %x length %u", one->ai_family, one->ai_socktype,
-                       one->ai_protocol, (unsigned)one->ai_flags, one->ai_addrlen);
-        append(line, text);
+        (void)snprintf(text, sizeof text, "; %s %d/%d/%d flags %x length %u", address_text(one->ai_addr),
+                       one->ai_family, one->ai_socktype, one->ai_protocol, (unsigned)one->ai_flags, one->ai_addrlen);
+        if (strstr(line, text) == NULL) {
+            append(line, text);
+        }
         if (one->ai_canonname != NULL) {
             append(line, " '");
             append(line, one->ai_canonname);
@@ -192,7 +194,7 @@ static const char *h_error_text(int code)
 
 static void say_host(const char *what, const struct hostent *host, int code)
 {
-    char line[LINE_LEN] = "", text[INET6_ADDRSTRLEN];
+    char line[LINE_LEN] = "", text[INET6_ADDRSTRLEN + 1];
     if (host == NULL) {
         say("%s: %s", what, h_error_text(code));
         return;
@@ -202,8 +204,10 @@ static void say_host(const char *what, const struct hostent *host, int code)
         append(line, *alias);
     }
     for (char **addr = host->h_addr_list; *addr != NULL; addr++) {
-        append(line, " ");
-        append(line, inet_ntop(host->h_addrtype, *addr, text, sizeof text) == NULL ? "?" : text);
+        text[0] = ' ';
+        if (inet_ntop(host->h_addrtype, *addr, text + 1, sizeof text - 1) != NULL && strstr(line, text) == NULL) {
+            append(line, text);
+        }
     }
     say("%s: '%s' family %d length %d%s", what, host->h_name, host->h_addrtype, host->h_length, line);
 }

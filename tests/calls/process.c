@@ -149,7 +149,9 @@ static void forked(void)
         _exit(connect_to(fd, SERVER4, PORT_ECHO) == 0 ? 0 : 1);
     }
     wait_for("connected by the child", pid);
-    say_names(fd);
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof peer;
+    (void)told("connected by the child: getpeername", getpeername(fd, (struct sockaddr *)&peer, &len));
     (void)close(fd);
 }
 

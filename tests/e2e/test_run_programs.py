@@ -219,14 +219,14 @@ def test_program_does_its_work_through_the_proxy_alone(stage, name):
         world.settle()
         accesses = world.daemon.mark()
         done = world.run(*one.argv, run=run, env=one.env, **one.more)
-        leaks, asked = world.leaks(), world.decoy.names()
+        leaks, asked = world.leaks(world.client if run else world.control), world.decoy.names()
         if run:
             assert not leaks and not asked, (leaks, asked, done)
             one.check(done)
             assert world.daemon.access(since=accesses)
         else:
             one.check(done)
-            assert leaks["away"] > 0, "nothing would have been seen"
+            assert leaks.get("away", 0) > 0, "nothing would have been seen"
 
 
 def test_answers_come_from_the_proxys_resolver(stage):
@@ -238,14 +238,14 @@ def test_answers_come_from_the_proxys_resolver(stage):
             (["dig", "+short", "+tcp", "@127.0.0.53", "web.run.test"], f"{run_world.SERVER}\n"),
             (["dig", "+short", "@192.0.2.1", "web.run.test"], f"{run_world.SERVER}\n"),
             (["dig", "+short", "@2001:db8::1", "web.run.test"], f"{run_world.SERVER}\n"),
-            (["getent", "ahostsv4", "web.run.test"], f"{run_world.SERVER}     STREAM web.run.test\n"),
-            (["getent", "ahostsv4", "www.sub.run.test"], f"{run_world.SERVER}     STREAM www.sub.run.test\n"),
-            (["getent", "hosts", run_world.SERVER], f"{run_world.SERVER}       in-hosts.run.test hosts-alias.run.test\n"),
+            (["getent", "ahostsv4", "web.run.test"], f"{run_world.SERVER} STREAM web.run.test"),
+            (["getent", "ahostsv4", "www.sub.run.test"], f"{run_world.SERVER} STREAM www.sub.run.test"),
+            (["getent", "hosts", run_world.SERVER], f"{run_world.SERVER} in-hosts.run.test hosts-alias.run.test"),
             ([*PYTHON, "import socket; print(*socket.gethostbyname_ex('alias.run.test'))"],
              f"web.run.test ['alias.run.test'] ['{run_world.SERVER}']\n"),
             ([*PYTHON, "import socket; print(socket.gethostbyname('www'))"], f"{run_world.SERVER}\n")):
         done = world.run(*argv)
-        assert done.returncode == 0 and done.stdout.decode().startswith(expected), (argv, done)
+        assert done.returncode == 0 and " ".join(done.stdout.decode().split()).startswith(expected.strip()), (argv, done)
     assert not world.leaks() and not world.decoy.names()
     assert world.run("dig", "+short", "web.run.test", "TXT", run=False).stdout != f'"{run_world.TEXT}"\n'.encode()
     assert world.decoy.names()
@@ -266,7 +266,7 @@ def test_what_is_not_tcp_is_refused_and_not_leaked(stage):
     argv = [*PYTHON, code, run_world.SERVER, run_world.SERVER6]
     done = world.run(*argv)
     assert not world.leaks()
-    assert done.stdout.split() == [b"101"] * 6 + [b"1"] * 2, done  # ENETUNREACH, EPERM
+    assert done.stdout.split() == [b"101"] * 6 + [b"1", b"13"], done  # ENETUNREACH; as without CAP_NET_RAW
     assert b"refused" in done.stderr and run_world.SERVER.encode() in done.stderr
     done = world.run(*argv, options=["--allow-direct"])
     assert set(done.stdout.split()[:6]) == {b"passed"} and world.leaks(), done

@@ -4,8 +4,10 @@ not stopped but counted.
 
     client 10.50.1.2 -- 10.50.1.1 proxy 10.50.3.2 -- 10.50.3.1 world
     client 10.50.2.2 ------- (default route) ------- 10.50.2.1 world
+    control 10.50.4.2 ------ (default route) ------- 10.50.4.1 world
 
-and fd50:1:: to fd50:3:: alike. The servers listen on all addresses of `world`; SERVER is what the proxy's resolver says for
+and fd50:1:: to fd50:4:: alike. What is done without `run`, to compare, is done in `control`: what it leaves behind, connections that go
+on after their program, would be counted in `client`. The servers listen on all addresses of `world`; SERVER is what the proxy's resolver says for
 *.run.test, and ELSEWHERE what the client's own, a decoy, says. SILENT answers nothing, UNREACHABLE with ICMP, and REFUSING with a reset.
 """
 
@@ -170,10 +172,11 @@ class RunWorld:
         self.directory = tempfile.mkdtemp(prefix="socks6-run-")
         os.chmod(self.directory, 0o755)
         self.stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
-        self.client, self.proxy, self.world = (
-            self.stack.enter_context(contextlib.closing(isolate.NetNs(name))) for name in ("client", "proxy", "world"))
+        self.client, self.control, self.proxy, self.world = (
+            self.stack.enter_context(contextlib.closing(isolate.NetNs(name))) for name in ("client", "control", "proxy", "world"))
         self._cables()
         self.client.nft(LEAKS)
+        self.control.nft(LEAKS)
         self.world.nft(WORLD_RULES)
         self.stack.enter_context(contextlib.closing(self.world.call(Unreachables)))
         self.decoy = self._name_server(DECOY, zone(ELSEWHERE, ELSEWHERE6, "what the decoy says"))
@@ -190,14 +193,14 @@ class RunWorld:
         self.echo6 = self.stack.enter_context(Echo("::", port=ECHO, make_socket=self._ipv6_socket))
 
     def _cables(self):
-        client, proxy, world = self.client, self.proxy, self.world
+        client, control, proxy, world = self.client, self.control, self.proxy, self.world
         for number, (one, name, other, other_name) in enumerate(
                 ((client, "to-proxy", proxy, "to-client"), (client, "to-world", world, "world-client"),
-                 (proxy, "to-world", world, "world-proxy")), 1):
+                 (proxy, "to-world", world, "world-proxy"), (control, "to-world", world, "world-control")), 1):
             one.link(name, other, other_name)
             one.address(name, f"10.50.{number}.2/24", f"fd50:{number}::2/64")
             other.address(other_name, f"10.50.{number}.1/24", f"fd50:{number}::1/64")
-        for space, number in ((client, 2), (proxy, 3)):
+        for space, number in ((client, 2), (proxy, 3), (control, 4)):
             space.ip(f"route add default via 10.50.{number}.1")
             space.ip(f"-6 route add default via fd50:{number}::1")
         for ipv4 in (SERVER, ELSEWHERE, DECOY, RESOLVER, REFUSING, UNREACHABLE, SILENT):
@@ -256,8 +259,8 @@ class RunWorld:
     # The client -------------------------------------------------------------------------------------------------------
 
     def command(self, *argv, run=True, options=(), url=None, inside=()):
-        """What runs a program in the client's namespace, under `socks6 run` or not. `inside` comes before both."""
-        head = [*DIES_WITH_US, *self.client.wrapper, *self.files, *inside]
+        """What runs a program under `socks6 run` in `client`, or without in `control`. `inside` comes before both."""
+        head = [*DIES_WITH_US, *(self.client if run else self.control).wrapper, *self.files, *inside]
         if run:
             head += [client_binary(), "run", "-x", url or self.url(), *options, "--"]
         return [*head, *map(str, argv)]
@@ -277,25 +280,23 @@ class RunWorld:
     # What has passed the proxy by -------------------------------------------------------------------------------------
 
     def settle(self):
-        """
-        Until nothing is left of connections past the proxy: whatever comes after would be counted for somebody else. Then all
-        counts are 0.
-        """
+        """Until the client has no connections past the proxy (of --allow-direct and the like). Then all counts are 0."""
         def rest():
             # Who waits after its FIN for the server's has nothing to say by itself.
             lines = self.client.run("ss", "-Htan", "state", "connected", "exclude", "time-wait").splitlines()
             return [line for line in lines if f"{PROXY}:" not in line and f"[{PROXY6}]:" not in line and "127.0.0.1:" not in line]
         wait_until(lambda: not rest(), lambda: f"the end of {rest()}", DEADLINE)
-        for what in ("counter inet leaks away", "counter inet leaks names"):
-            self.client.run("nft", "reset", *what.split())
-        for name in ("where4", "where6"):
-            self.client.run("nft", "flush", "set", "inet", "leaks", name)
+        for space in (self.client, self.control):
+            for name in ("away", "names"):
+                space.run("nft", "reset", "counter", "inet", "leaks", name)
+            for name in ("where4", "where6"):
+                space.run("nft", "flush", "set", "inet", "leaks", name)
         self.decoy.queries.clear()
 
-    def leaks(self):
-        """{} or what has gone past the proxy: packets by counter, and where to."""
+    def leaks(self, space=None):
+        """{} or what has gone past the proxy from `space` (the client): packets by counter, and where to."""
         found, where = {}, []
-        for entry in json.loads(self.client.run("nft", "-j", "list", "table", "inet", "leaks"))["nftables"]:
+        for entry in json.loads((space or self.client).run("nft", "-j", "list", "table", "inet", "leaks"))["nftables"]:
             if "counter" in entry and entry["counter"]["packets"]:
                 found[entry["counter"]["name"]] = entry["counter"]["packets"]
             if "set" in entry:
