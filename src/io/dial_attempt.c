@@ -3,6 +3,10 @@
  * "host unreachable", both EHOSTUNREACH. It is turned off afterwards: on an established connection it would make
  * passing errors fatal.
  *
+ * Such a message usually ends the attempt at once. If it comes while a system call holds the socket, Linux only puts it into the
+ * error queue, and goes on sending SYNs: the socket shows EPOLLERR without EPOLLOUT, and SO_ERROR is 0. It is as good an answer, and
+ * is taken from the queue.
+ *
  * A connection whose two ends are the same address and port is TCP's simultaneous open with itself: it happens when
  * nobody listens on a local port of the ephemeral range and the kernel picks that very port as ours. It counts as
  * refused.
@@ -45,12 +49,10 @@ static bool is_time_exceeded(const struct sock_extended_err *err)
            (err->ee_origin == SO_EE_ORIGIN_ICMP6 && err->ee_type == ICMP6_TIME_EXCEEDED);
 }
 
-enum icmp_kind { ICMP_NONE, ICMP_EXPIRED, ICMP_OTHER };
-
-/* The last ICMP message in the error queue. */
-static enum icmp_kind last_icmp(int fd)
+/* What the last ICMP message in the error queue means: an errno or DIALER_TTL_EXPIRED; 0 = there is none. Empties the queue. */
+static int last_icmp(int fd)
 {
-    enum icmp_kind last = ICMP_NONE;
+    int last = 0;
     for (;;) {
         union {
             struct cmsghdr align;
@@ -67,7 +69,7 @@ static enum icmp_kind last_icmp(int fd)
             }
             struct sock_extended_err err;
             memcpy(&err, CMSG_DATA(part), sizeof err);
-            last = is_time_exceeded(&err) ? ICMP_EXPIRED : ICMP_OTHER;
+            last = is_time_exceeded(&err) ? DIALER_TTL_EXPIRED : err.ee_errno != 0 ? (int)err.ee_errno : EHOSTUNREACH;
         }
     }
 }
@@ -148,13 +150,21 @@ int dial_attempt_open(const struct destination *to, const struct socks6_addr *so
 
 bool dial_attempt_was_reset(int fd)
 {
-    return last_icmp(fd) == ICMP_NONE;
+    return last_icmp(fd) == 0;
+}
+
+int dial_attempt_error(int fd)
+{
+    int error = sock_error(fd);
+    int icmp = error == 0 || error == EHOSTUNREACH ? last_icmp(fd) : 0;
+
+    return error == 0 || icmp == DIALER_TTL_EXPIRED ? icmp : error;
 }
 
 int dial_attempt_finish(int fd, const struct destination *to, struct socks6_addr *local)
 {
     int error = sock_error(fd);
-    if (error == EHOSTUNREACH && last_icmp(fd) == ICMP_EXPIRED) {
+    if (error == EHOSTUNREACH && last_icmp(fd) == DIALER_TTL_EXPIRED) {
         return DIALER_TTL_EXPIRED;
     }
     if (error == 0) {

@@ -21,7 +21,12 @@ SOCKS6_MUST_CHECK int dial_attempt_open(const struct destination *to, const stru
                                         const uint8_t *payload, size_t payload_len, int *fd, size_t *taken);
 
 /*
- * What became of it, once the socket is ready or was connected at once: 0 and our end, with all options of a connection
+ * Why the attempt has failed, for an event without EPOLLOUT: an errno or DIALER_TTL_EXPIRED, positive; 0 = it is still on its way.
+ */
+SOCKS6_MUST_CHECK int dial_attempt_error(int fd);
+
+/*
+ * What became of it, once the socket is writable or was connected at once: 0 and our end, with all options of a connection
  * set; or why not, an errno or DIALER_TTL_EXPIRED, positive.
  */
 SOCKS6_MUST_CHECK int dial_attempt_finish(int fd, const struct destination *to, struct socks6_addr *local);

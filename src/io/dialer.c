@@ -330,9 +330,19 @@ static void on_ready(struct loop_io *io, uint32_t events)
     struct attempt *place = LOOP_OWNER(io, struct attempt, io);
     struct dialer *dialer = place->dialer;
     int fd = place->io.fd;
+    int error;
 
-    (void)events;
-    int error = dial_attempt_finish(fd, &dialer->candidates[place->index].destination, &dialer->local);
+    if ((events & EPOLLOUT) == 0) {
+        error = dial_attempt_error(fd);
+        if (error == 0) {
+            error = -loop_modify(dialer->loop, io, EPOLLOUT | EPOLLONESHOT);
+        }
+        if (error == 0) {
+            return; /* still on its way */
+        }
+    } else {
+        error = dial_attempt_finish(fd, &dialer->candidates[place->index].destination, &dialer->local);
+    }
     if (error == 0) {
         loop_park(dialer->loop, &place->io);
         take_connection(dialer, place->index, fd, true, place->taken);

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "harness.h"
+#include "io/dial_attempt.h"
 #include "io/dialer.h"
 #include "io/sock.h"
 
@@ -427,6 +428,28 @@ static void test_time_exceeded_is_told_from_unreachable(void **state)
     black_hole_close(&hole);
     (void)close(tcp);
     (void)close(icmp);
+}
+
+/* A message that the kernel has only queued, because a system call held the socket, is as good as SO_ERROR. */
+static void test_queued_message_is_an_error(void **state)
+{
+    (void)state;
+    const int on = 1;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); /* a datagram gets one at once */
+    struct sockaddr_in nobody = {
+        .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct pollfd pfd = {fd, 0, 0};
+
+    assert_int_equal(setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof on), 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&nobody, sizeof nobody), 0);
+    assert_int_equal(dial_attempt_error(fd), 0);
+    assert_int_equal(send(fd, "x", 1, 0), 1);
+    assert_int_equal(poll(&pfd, 1, -1), 1);
+    assert_int_equal(sock_error(fd), ECONNREFUSED); /* which takes it; the message stays */
+    assert_int_equal(sock_error(fd), 0);
+    assert_int_equal(dial_attempt_error(fd), ECONNREFUSED);
+    assert_int_equal(dial_attempt_error(fd), 0);
+    (void)close(fd);
 }
 
 /* ---- our own trouble ---- */
@@ -907,6 +930,7 @@ int main(void)
         DIALER_TEST(test_most_telling_error_wins),
         DIALER_TEST(test_immediate_error_is_reported_later),
         DIALER_TEST(test_time_exceeded_is_told_from_unreachable),
+        DIALER_TEST(test_queued_message_is_an_error),
         DIALER_TEST(test_no_descriptor_ends_it_at_once),
         DIALER_TEST(test_family_without_support_goes_on),
         DIALER_TEST(test_failing_calls_leave_nothing_behind),
