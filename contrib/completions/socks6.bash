@@ -23,6 +23,10 @@ _socks6()
                 subcommand=$word
             else
                 ((positional++))
+                if [[ $subcommand == run ]] && declare -F _command_offset >/dev/null; then
+                    _command_offset "$i" # from here on it is the program's own business
+                    return
+                fi
             fi
             ;;
         esac
@@ -74,7 +78,7 @@ _socks6()
         if [[ $cur == -* ]]; then
             mapfile -t COMPREPLY < <(compgen -W "$common -V --version" -- "$cur")
         else
-            mapfile -t COMPREPLY < <(compgen -W 'connect dns passwd probe' -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W 'connect dns passwd probe run' -- "$cur")
         fi
         return
     fi
@@ -110,6 +114,13 @@ _socks6()
             mapfile -t COMPREPLY < <(compgen -A hostname -- "$cur")
         else
             mapfile -t COMPREPLY < <(compgen -W "$types" -- "${cur^^}")
+        fi
+        ;;
+    run)
+        if [[ $cur == -* ]] && ((positional == 0)); then
+            mapfile -t COMPREPLY < <(compgen -W "$common -4 -6 -v -w --allow-direct --early --fake-names --no-early-data --no-session --no-tfo" -- "$cur")
+        elif ((positional == 0)); then
+            mapfile -t COMPREPLY < <(compgen -A command -- "$cur")
         fi
         ;;
     probe)

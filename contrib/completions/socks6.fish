@@ -1,11 +1,12 @@
 # Completion of socks6(1) for fish. Goes to /usr/share/fish/vendor_completions.d/socks6.fish.
 
-set -l subcommands connect dns passwd probe
+set -l subcommands connect dns passwd probe run
 
 complete -c socks6 -f
 complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -a connect -d 'Standard input and output to a host and port'
 complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -a dns -d 'Questions to the DNS service of the proxy'
 complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -a probe -d 'What a proxy is and can do'
+complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -a run -d 'A program whose connections and names go through the proxy'
 complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -a passwd -d 'Set a password in the users file of socks6d'
 complete -c socks6 -n "not __fish_seen_subcommand_from $subcommands" -s V -l version -d 'Show the version'
 complete -c socks6 -s h -l help -d 'Show the help'
@@ -69,3 +70,15 @@ complete -c socks6 -n '__fish_seen_subcommand_from passwd' -s i -l stdin -d 'Rea
 complete -c socks6 -n '__fish_seen_subcommand_from passwd' -s m -l method -x -a 'yescrypt bcrypt sha512crypt' -d 'Kind of hash'
 complete -c socks6 -n '__fish_seen_subcommand_from passwd' -s n -l print -d 'Write the line to standard output'
 complete -c socks6 -n '__fish_seen_subcommand_from passwd' -s v -l verify -d 'Only look whether the password is right'
+
+complete -c socks6 -n '__fish_seen_subcommand_from run' -s 4 -d 'Reach the proxy over IPv4 only'
+complete -c socks6 -n '__fish_seen_subcommand_from run' -s 6 -d 'Reach the proxy over IPv6 only'
+complete -c socks6 -n '__fish_seen_subcommand_from run' -l allow-direct -d 'Let what cannot go through the proxy go its own way'
+complete -c socks6 -n '__fish_seen_subcommand_from run' -l early -d 'The first bytes travel with the request'
+complete -c socks6 -n '__fish_seen_subcommand_from run' -l fake-names -d 'For proxies without a DNS service'
+complete -c socks6 -n '__fish_seen_subcommand_from run' -l no-early-data -d 'Send nothing before the TLS handshake is over'
+complete -c socks6 -n '__fish_seen_subcommand_from run' -l no-session -d 'Use and keep nothing of the cache file'
+complete -c socks6 -n '__fish_seen_subcommand_from run' -l no-tfo -d 'Connect to the proxy without TCP Fast Open'
+complete -c socks6 -n '__fish_seen_subcommand_from run' -s v -d 'Say what each call did'
+complete -c socks6 -n '__fish_seen_subcommand_from run' -s w -x -d 'Time limit of each connection in seconds'
+complete -c socks6 -n '__fish_seen_subcommand_from run' -a '(__fish_complete_subcommand --fcs-skip=2)'

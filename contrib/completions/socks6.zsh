@@ -14,7 +14,7 @@ _socks6() {
     )
     _arguments -C $common \
         '(- *)'{-V,--version}'[show the version]' \
-        '1:subcommand:((connect\:"standard input and output to a host and port" dns\:"questions to the DNS service of the proxy" passwd\:"set a password in the users file of socks6d" probe\:"what a proxy is and can do"))' \
+        '1:subcommand:((connect\:"standard input and output to a host and port" dns\:"questions to the DNS service of the proxy" passwd\:"set a password in the users file of socks6d" probe\:"what a proxy is and can do" run\:"a program whose connections and names go through the proxy"))' \
         '*::argument:->arguments' && return
 
     case $state:$words[1] in
@@ -75,6 +75,21 @@ _socks6() {
             '(- *)'{-h,--help}'[show the help]' \
             '1:file:_files' \
             '2:name:'
+        ;;
+    arguments:run)
+        _arguments -s $common \
+            '(-6)-4[reach the proxy over IPv4 only]' \
+            '(-4)-6[reach the proxy over IPv6 only]' \
+            '--allow-direct[let what cannot go through the proxy go its own way]' \
+            '--early[connect() returns at once, the first bytes travel with the request]' \
+            '--fake-names[for proxies without a DNS service]' \
+            '--no-early-data[send nothing before the TLS handshake is over]' \
+            '--no-session[use and keep nothing of the cache file]' \
+            '--no-tfo[connect to the proxy without TCP Fast Open]' \
+            '*-v[say what each call did]' \
+            '-w[time limit of each connection]:seconds:' \
+            '(-)1:program:_command_names -e' \
+            '*::argument:_normal'
         ;;
     arguments:probe)
         _arguments -s $common \
