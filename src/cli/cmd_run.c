@@ -160,37 +160,56 @@ static void trace(void *user, const char *what)
     say(name, "%s", what);
 }
 
-static int launch(const struct run_options *options, const struct socks6_proxy *proxy)
-{
+/* What is found out before anything is started. Too large for the stack. */
+struct preparation {
     struct proxy_addresses addresses;
-    char library[PATH_MAX], why[PATH_MAX + 128];
-    struct run_plan plan = {.library = library, .argv = options->program};
-    struct run_serve_config *serve = &plan.serve;
-    int rc;
+    char library[PATH_MAX];
+    char why[PATH_MAX + 128];
+};
 
-    if (run_library_find(NULL, library, sizeof library, why, sizeof why) != 0 ||
-        proxy_find(proxy, options->family, &addresses, options->verbose > 1 ? trace : NULL, NULL, why, sizeof why) !=
-            SOCKS6_DIAL_OK) {
-        say(name, "%s", why);
+/* 0, or an exit status after an error was printed. */
+static int prepare(const struct run_options *options, const struct socks6_proxy *proxy, struct preparation *p)
+{
+    void (*const say_step)(void *user, const char *what) = options->verbose > 1 ? trace : NULL;
+
+    if (run_library_find(NULL, p->library, sizeof p->library, p->why, sizeof p->why) != 0 ||
+        proxy_find(proxy, options->family, &p->addresses, say_step, NULL, p->why, sizeof p->why) != SOCKS6_DIAL_OK) {
+        say(name, "%s", p->why);
         return CLI_EXIT_PROXY;
     }
-    rc = run_program_check(options->program[0], library, options->allow_direct != 0);
-    if (rc != 0) {
-        return rc;
+    return run_program_check(options->program[0], p->library, options->allow_direct != 0);
+}
+
+static int launch(const struct run_options *options, const struct socks6_proxy *proxy)
+{
+    struct preparation *p = malloc(sizeof *p);
+    int rc;
+
+    if (p == NULL) {
+        say(name, "out of memory");
+        return CLI_EXIT_PROXY;
     }
-    serve->proxy = proxy;
-    serve->addresses = &addresses;
-    serve->no_proxy = run_direct_environment();
-    serve->family = options->family;
-    serve->timeout_ms = (uint64_t)options->timeout_ms;
-    serve->verbose = options->verbose;
-    serve->is_early = options->early != 0;
-    serve->is_fake = options->fake_names != 0;
-    serve->allow_direct = options->allow_direct != 0;
-    serve->no_fast_open = options->no_tfo != 0;
-    serve->no_early_data = options->no_early != 0;
-    serve->no_session = options->no_session != 0;
-    return run_launch(&plan);
+    rc = prepare(options, proxy, p);
+    if (rc == 0) {
+        const struct run_plan plan = {.library = p->library,
+                                      .argv = options->program,
+                                      .serve = {.proxy = proxy,
+                                                .addresses = &p->addresses,
+                                                .no_proxy = run_direct_environment(),
+                                                .family = options->family,
+                                                .timeout_ms = (uint64_t)options->timeout_ms,
+                                                .verbose = options->verbose,
+                                                .is_early = options->early != 0,
+                                                .is_fake = options->fake_names != 0,
+                                                .allow_direct = options->allow_direct != 0,
+                                                .no_fast_open = options->no_tfo != 0,
+                                                .no_early_data = options->no_early != 0,
+                                                .no_session = options->no_session != 0}};
+
+        rc = run_launch(&plan);
+    }
+    free(p);
+    return rc;
 }
 
 int cmd_run(struct proxy_options *proxy_options, int argc, char **argv)

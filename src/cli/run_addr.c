@@ -76,8 +76,8 @@ int run_addr_errno(int status, const struct socks6_dial_result *result)
     switch ((enum socks6_dial_status)status) {
     case SOCKS6_DIAL_REMOTE_FAILED:
         return reply_errno(result->reply);
-    case SOCKS6_DIAL_TIMED_OUT:
-        return ETIMEDOUT;
+    case SOCKS6_DIAL_TIMED_OUT: /* without a word sent, it is the proxy that cannot be reached */
+        return result->sent ? ETIMEDOUT : ENETUNREACH;
     case SOCKS6_DIAL_NOMEM:
         return ENOBUFS;
     case SOCKS6_DIAL_OK:

@@ -144,7 +144,7 @@ static void complain(struct run_connects *all, int status, const struct socks6_d
         if (all->complaints.next != 0) {
             memset(&all->complaints, 0, sizeof all->complaints);
         }
-    } else if (status != SOCKS6_DIAL_TIMED_OUT && result->error[0] != '\0' &&
+    } else if ((status != SOCKS6_DIAL_TIMED_OUT || !result->sent) && result->error[0] != '\0' &&
                run_say_is_new(&all->complaints, 0, result->error)) {
         run_say("%s", result->error);
     }

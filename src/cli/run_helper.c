@@ -28,6 +28,9 @@
 #define END_POLL_MS 20
 #define END_MS 60000
 
+/* What the kernel sends when the launcher has ended. */
+#define PARENT_GONE SIGUSR1
+
 static const char command[] = "run";
 
 struct helper {
@@ -38,7 +41,7 @@ struct helper {
     struct loop_io signals;
     struct loop_task end_task;
     struct loop_timer end_timer;
-    pid_t program;
+    pid_t launcher, program;
     bool has_ended, is_alone, is_reported;
     int status;
     unsigned turns;
@@ -182,6 +185,14 @@ static void take_child(struct helper *h, pid_t pid, int status)
     h->status = status;
 }
 
+/* The launcher cannot tell that it is killed: the program ends as it did. */
+static void on_launcher_gone(struct helper *h)
+{
+    if (getppid() != h->launcher && h->program > 0 && !h->is_reported) {
+        (void)kill(h->program, SIGKILL);
+    }
+}
+
 static void on_signal(struct loop_io *io, uint32_t events)
 {
     struct helper *h = LOOP_OWNER(io, struct helper, signals);
@@ -191,6 +202,9 @@ static void on_signal(struct loop_io *io, uint32_t events)
 
     (void)events;
     while (read(io->fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (info.ssi_signo == PARENT_GONE) {
+            on_launcher_gone(h);
+        }
     }
     while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED)) > 0) {
         take_child(h, pid, status);
@@ -208,17 +222,25 @@ static void on_signal(struct loop_io *io, uint32_t events)
 
 /* --- life --- */
 
+/* Those that the loop takes. */
+static void fill_signals(sigset_t *set)
+{
+    (void)sigemptyset(set);
+    (void)sigaddset(set, SIGCHLD);
+    (void)sigaddset(set, PARENT_GONE);
+}
+
 static void set_signals(void)
 {
-    static const int ignored[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
+    static const int ignored[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGUSR2,
                                   SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU, SIGALRM};
     sigset_t set;
 
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) {
         (void)signal(ignored[i], SIG_IGN);
     }
-    (void)sigemptyset(&set);
-    (void)sigaddset(&set, SIGCHLD);
+    (void)signal(PARENT_GONE, SIG_DFL); /* ignored, it would not come */
+    fill_signals(&set);
     (void)sigprocmask(SIG_SETMASK, &set, NULL);
 }
 
@@ -227,8 +249,7 @@ static int watch_children(struct helper *h)
     sigset_t set;
     int rc;
 
-    (void)sigemptyset(&set);
-    (void)sigaddset(&set, SIGCHLD);
+    fill_signals(&set);
     h->signals = (struct loop_io){on_signal, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)};
     if (h->signals.fd < 0) {
         return -errno;
@@ -284,12 +305,13 @@ static int serve(struct helper *h)
 
 int run_helper(const struct run_plan *plan, const struct run_signals *before, pid_t launcher, int report_fd)
 {
-    struct helper h = {.plan = plan, .before = before, .report_fd = report_fd, .signals = {.fd = -1}};
+    struct helper h = {
+        .plan = plan, .before = before, .launcher = launcher, .report_fd = report_fd, .signals = {.fd = -1}};
     int rc;
 
     set_signals();
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    (void)prctl(PR_SET_PDEATHSIG, PARENT_GONE);
     if (getppid() != launcher) { /* it was killed before that */
         return CLI_EXIT_PROXY;
     }

@@ -6,7 +6,7 @@
  *          +- program
  *
  * The helper is the program's parent, and as a "subreaper" (prctl(2)) the one to whom orphans of the tree come: so it knows when
- * the last of them has ended. It dies with the launcher as long as the program lives. If it is killed itself, the program
+ * the last of them has ended. If the launcher is killed, it kills the program. If it is killed itself, the program
  * comes to the launcher, which waits for it all the same.
  */
 #ifndef CLI_RUN_LAUNCH_H

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -36,26 +37,26 @@ static bool find_built(const char *exe, char *out, size_t size)
            program.st_uid == library.st_uid && (library.st_mode & (S_IWGRP | S_IWOTH) & ~program.st_mode) == 0;
 }
 
-static bool find_own_path(char out[PATH_MAX])
+/* The same for this process. */
+static bool find_own_built(char *out, size_t size)
 {
-    ssize_t n = readlink("/proc/self/exe", out, PATH_MAX - 1);
+    char *exe = malloc(PATH_MAX);
+    ssize_t n = exe == NULL ? 0 : readlink("/proc/self/exe", exe, PATH_MAX - 1);
+    bool is_found = false;
 
-    if (n <= 0) {
-        return false;
+    if (n > 0) {
+        exe[n] = '\0';
+        is_found = find_built(exe, out, size);
     }
-    out[n] = '\0';
-    return true;
+    free(exe);
+    return is_found;
 }
 
 int run_library_find(const char *exe, char *out, size_t size, char *why, size_t why_size)
 {
-    char own[PATH_MAX] = "";
     struct stat st;
 
-    if (exe == NULL && find_own_path(own)) {
-        exe = own;
-    }
-    if (exe == NULL || !find_built(exe, out, size)) {
+    if (!(exe != NULL ? find_built(exe, out, size) : find_own_built(out, size))) {
         int n = snprintf(out, size, "%s", RUN_LIBRARY_FOLDER "/" LIBRARY);
 
         if (n < 0 || (size_t)n >= size || !is_file(out, &st)) {

@@ -65,10 +65,9 @@ int run_program_find(const char *name, const char *path, char *out, size_t size)
     }
 }
 
-int run_program_check(const char *name, const char *library, bool allow_direct)
+static int check(const char *name, const char *library, bool allow_direct, char *path, size_t size)
 {
-    char path[PATH_MAX];
-    int rc = run_program_find(name, getenv("PATH"), path, sizeof path);
+    int rc = run_program_find(name, getenv("PATH"), path, size);
 
     if (rc != 0) {
         say(command, "cannot run '%s': %s", name,
@@ -86,4 +85,18 @@ int run_program_check(const char *name, const char *library, bool allow_direct)
         return RUN_EXIT_CANNOT;
     }
     return 0;
+}
+
+int run_program_check(const char *name, const char *library, bool allow_direct)
+{
+    char *path = malloc(PATH_MAX);
+    int rc;
+
+    if (path == NULL) {
+        say(command, "out of memory");
+        return RUN_EXIT_CANNOT;
+    }
+    rc = check(name, library, allow_direct, path, PATH_MAX);
+    free(path);
+    return rc;
 }

@@ -152,15 +152,14 @@ def test_signals_are_passed_on():
         assert process.wait(DEADLINE) == 9
 
 
-def test_killed_launcher_takes_the_helper_along():
+def test_killed_launcher_takes_all_along():
     with running("sh", "-c", "echo ready; read -r line") as process:
         assert line(process) == "ready"
         helper, program = helper_and_program(process)
         process.kill()
         process.wait(DEADLINE)
-        wait_until(lambda: not is_alive(helper), "the end of the helper")
-        process.stdin.close()
         wait_until(lambda: not is_alive(program), "the end of the program")
+        wait_until(lambda: not is_alive(helper), "the end of the helper")
 
 
 def test_killed_helper_does_not_take_the_program_along():

@@ -116,7 +116,7 @@ static struct proxy_addresses addresses;
 static void converse(int fd)
 {
     static const uint8_t answer[] = {6, 0, 0, 0, 6, 0, 0, 0, 0, 80, 0, 1, 203, 0, 113, 1};
-    char buf[4096];
+    char buf[2048];
     ssize_t n = __real_recv(fd, buf, sizeof buf, 0);
     const ssize_t request_len = n < 4 ? 0 : 12 + 256 * (uint8_t)buf[2] + (uint8_t)buf[3];
 
