@@ -204,6 +204,9 @@ static enum progress pass_end_up(struct run_tunnel *t)
         return aborted(t);
     }
     t->up.is_closed = true;
+    if (t->has_program_hung_up && t->net.tls == NULL && !t->down.is_closed) {
+        return PROGRESS_STUCK; /* closing says the same */
+    }
     rc = stream_shutdown(&t->net);
     return rc != 0 ? broken(t, -rc) : PROGRESS_STUCK;
 }
@@ -453,8 +456,8 @@ int run_tunnel_open(struct run_tunnels *tunnels, struct run_tunnel_start *start)
     rc = watch_first(t, start);
     if (rc != 0) {
         finish(t, RUN_STATE_BROKEN, ENOBUFS, false);
-    } else if (stream_has_input(&t->net)) { /* TLS: bytes that came with the reply */
-        loop_defer(tunnels->loop, &t->again);
+    } else {
+        run(t, t->skip > 0, false); /* the pad is there, and with TLS bytes that came with the reply */
     }
     return rc;
 }

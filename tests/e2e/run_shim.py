@@ -146,11 +146,13 @@ class Shim:
 class PortProxy(Peer):
     """SOCKS 6: what it does with a request depends on its port. `plans`: port -> function(sock, request)."""
 
-    def __init__(self, plans):
-        self.plans, self.requests = plans, []
+    def __init__(self, plans, context=None):
+        self.plans, self.context, self.requests = plans, context, []
         super().__init__(self._converse)
 
     def _converse(self, sock):
+        if self.context:
+            sock = self.context.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
         try:
             request = Request6(sock)
         except EOFError:
@@ -159,7 +161,7 @@ class PortProxy(Peer):
         self.plans[request.port](sock, request)
 
     def url(self):
-        return f"socks6://{self.host}:{self.port}"
+        return f"socks6{'s' if self.context else ''}://{self.host}:{self.port}"
 
 
 def answer(code, **more):

@@ -3,6 +3,7 @@
 import errno
 import select
 import socket
+import ssl
 import struct
 import threading
 
@@ -10,6 +11,7 @@ import pytest
 
 from cli_peers import AUTH_OK, DEADLINE, pattern, read_exactly, read_to_end, reply6, reset
 from lib.net import wait_until
+from lib.tls import Authority
 from run_shim import (BROKEN, CONNECTED, CONNECTING, DIRECT, ENDED, FAILED, MARKED, NON_BLOCKING, STATUS, TAKE_ERROR, UNKNOWN,
                       V_CONVERTED, V_DIRECT, V_FAILED, V_SOCKET, V_STREAM, V_WAIT, PortProxy, addr, answer, ends_well,
                       helper, is_ready, wait_for)
@@ -346,3 +348,100 @@ def test_verbose_tells_of_each_connection(proxy):
     assert ": connect to 192.0.2.1:80: connected, 2 round trips, " in text
     assert ": connect to 192.0.2.1:105: Connection refused (" in text
     assert "for -v only" in text
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def tls_proxy(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    context.load_cert_chain(*authority.issue("proxy"))
+
+    def echoes(sock, request):
+        sock.sendall(AUTH_OK + reply6(0) + request.extra)
+        while piece := sock.recv(65536):
+            sock.sendall(piece)
+        sock.unwrap()
+
+    def cuts(sock, _):
+        sock.sendall(AUTH_OK + reply6(0) + b"hello")
+        read_exactly(sock, 2)
+        sock.shutdown(socket.SHUT_RDWR)  # without close_notify
+
+    with PortProxy({ECHO: echoes, RESET: cuts, 105: answer(5)}, context) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("kind", ["blocking", "marked", "non-blocking", "early"])
+def test_tls_tunnels(tls_proxy, authority, kind):
+    data = pattern(5_000_000)
+    options = ["--early"] if kind == "early" else []
+    with helper(*options, "-x", f"{tls_proxy.url()}?ca={authority.pem}") as (process, shim):
+        if kind == "non-blocking":
+            connection = shim.connect_later("192.0.2.1", ECHO)
+            wait_for(connection.sock, select.POLLOUT)
+        else:
+            connection = shim.connect("192.0.2.1", ECHO, flags=MARKED if kind == "marked" else 0)
+            assert connection.verdict == V_STREAM
+        sock = connection.sock
+        sock.settimeout(DEADLINE)
+        if kind == "marked":
+            sock.sendall(b"c")
+
+        def send():
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+        thread = threading.Thread(target=send)
+        thread.start()
+        assert read_to_end(sock) == data
+        thread.join(DEADLINE)
+        wait_until(lambda: shim.status(connection.cookie)[:2] == (ENDED, 0), "the end")
+        sock.close()
+        ends_well(process)
+
+
+def test_tls_that_is_cut_is_no_end(tls_proxy, authority):
+    with helper("-x", f"{tls_proxy.url()}?ca={authority.pem}") as (process, shim):
+        connection = shim.connect("192.0.2.1", RESET)
+        assert read_exactly(connection.sock, 5) == b"hello"
+        connection.sock.sendall(b"go")
+        wait_until(lambda: shim.status(connection.cookie)[:2] == (BROKEN, errno.ECONNRESET), "the cut")
+        failed = shim.connect("192.0.2.1", 105)
+        assert (failed.verdict, failed.error) == (V_FAILED, errno.ECONNREFUSED)
+        ends_well(process)
+
+
+def test_certificate_of_nobody_is_said_once(tls_proxy):
+    with helper("-x", tls_proxy.url()) as (process, shim):
+        for _ in range(2):
+            failed = shim.connect("192.0.2.1", ECHO)
+            assert (failed.verdict, failed.error) == (V_FAILED, errno.ENETUNREACH)
+        text = ends_well(process)
+    assert text.count("certificate") == 1, text
+    tls_proxy.errors.clear()  # its handshakes failed, as they had to
+
+
+def test_a_reader_that_rests_stops_the_giver_and_nothing_grows(proxy):
+    with helper("-x", proxy.url()) as (process, shim):
+        sock = shim.connect_later("192.0.2.1", ECHO).sock
+        wait_for(sock, select.POLLOUT)
+        sent, chunk = 0, pattern(65536)
+        while True:
+            try:
+                sent += sock.send(chunk[sent % 65536:])
+            except BlockingIOError:
+                # Stuck for a while: everything between is full, and nobody reads.
+                if not select.select([], [sock], [], 1)[1]:
+                    break
+            assert sent < 200_000_000
+        sock.settimeout(DEADLINE)
+        got = b""
+        while len(got) < sent:
+            got += sock.recv(1 << 20)
+        assert got == (chunk * (sent // 65536 + 1))[:sent]
+        sock.close()
+        ends_well(process)
