@@ -610,9 +610,28 @@ static void begin(struct run_connection *c, const struct run_connect_start *star
     start_dial(c, 0);
 }
 
+/*
+ * The kernel gives the lowest number that is free: a high one says that there are few left. What is told to the program must not be
+ * left for when there is none.
+ */
+static bool is_too_much(struct run_connects *all, const struct run_connect_start *start)
+{
+    if (start->request->pad_len > PAD_MAX) {
+        return true;
+    }
+    if (start->fd <= all->fd_max && start->passed <= all->fd_max) {
+        return false;
+    }
+    if (!all->has_said_full) {
+        all->has_said_full = true;
+        run_say("too many connections for the limit of open files (ulimit -Hn): some are refused");
+    }
+    return true;
+}
+
 void run_connect_take(struct run_connects *connects, const struct run_connect_start *start)
 {
-    struct run_connection *c = start->request->pad_len > PAD_MAX ? NULL : new_connection(connects, start);
+    struct run_connection *c = is_too_much(connects, start) ? NULL : new_connection(connects, start);
     enum run_verdict verdict;
     int error;
 

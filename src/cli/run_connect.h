@@ -28,9 +28,11 @@ struct run_connects {
     bool is_early; /* --early */
     bool is_fake;  /* --fake-names */
     bool verbose;
+    int fd_max; /* descriptors above it are for requests that are answered at once: no connection is begun with one */
 
     struct run_connection_list list; /* those that are being made */
     struct run_say_once complaints;  /* about the proxy */
+    bool has_said_full;              /* that descriptors are few */
 };
 
 struct run_connect_start {

@@ -263,13 +263,14 @@ static int watch_children(struct helper *h)
 }
 
 /* Each connection is up to three descriptors of ours. The program keeps the limit that it was given. */
-static void raise_limit(void)
+static void raise_limit(const struct helper *h)
 {
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
+        run_serve_set_limit(h->serve, limit.rlim_cur);
     }
 }
 
@@ -298,7 +299,7 @@ static int serve(struct helper *h)
         return fail(-errno);
     }
     run_drop_descriptors();
-    raise_limit();
+    raise_limit(h);
     rc = loop_run(h->loop);
     return rc == 0 ? CLI_EXIT_OK : fail(rc);
 }

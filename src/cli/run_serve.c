@@ -8,6 +8,7 @@
 #include "cli/run_serve.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@
 
 #define ACCEPTS 64         /* connections to accept before others have their turn */
 #define PAUSE_MS 100       /* without descriptors */
+#define RESERVE 64u        /* descriptors for requests that are answered at once; or a quarter of all */
 #define TOKENS_AT_ONCE 32u /* of the cache file: see reach_shared.h */
 
 /* What the first read takes: the longest of the usual requests, and RUN_CONNECT, behind which other bytes may come, exactly. */
@@ -634,6 +636,7 @@ static void fill(struct run_serve *serve, const struct run_serve_config *config)
 {
     struct run_connects *connects = &serve->connects;
 
+    run_serve_set_limit(serve, (unsigned long)sysconf(_SC_OPEN_MAX)); /* none is -1, and so ULONG_MAX */
     serve->tunnels.loop = serve->loop;
     serve->tunnels.sockets = connects->sockets;
     serve->tunnels.verbose = config->verbose > 0;
@@ -726,6 +729,13 @@ void run_serve_free(struct run_serve *serve)
 struct loop *run_serve_loop(const struct run_serve *serve)
 {
     return serve->loop;
+}
+
+void run_serve_set_limit(struct run_serve *serve, unsigned long limit)
+{
+    unsigned long reserve = limit / 4 < RESERVE ? limit / 4 : RESERVE;
+
+    serve->connects.fd_max = limit - reserve < INT_MAX ? (int)(limit - reserve) : INT_MAX;
 }
 
 bool run_serve_is_busy(const struct run_serve *serve)

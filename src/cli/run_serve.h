@@ -34,6 +34,8 @@ SOCKS6_MUST_CHECK int run_serve_new(const struct run_serve_config *config, struc
 void run_serve_free(struct run_serve *serve);
 
 struct loop *run_serve_loop(const struct run_serve *serve);
+/* How many descriptors there can be. Without a call, the limit of the time of run_serve_new(). */
+void run_serve_set_limit(struct run_serve *serve, unsigned long limit);
 /* Connections are being made, or bytes are on their way. */
 bool run_serve_is_busy(const struct run_serve *serve);
 /* The value of the environment variable RUN_VARIABLE. */

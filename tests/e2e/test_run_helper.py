@@ -445,3 +445,22 @@ def test_a_reader_that_rests_stops_the_giver_and_nothing_grows(proxy):
         assert got == (chunk * (sent // 65536 + 1))[:sent]
         sock.close()
         ends_well(process)
+
+
+def test_without_descriptors_connections_are_refused_and_questions_answered(proxy):
+    with helper("-x", proxy.url(), wrapper=["prlimit", "--nofile=100:100"]) as (process, shim):
+        made = []
+        while (connection := shim.connect_later("192.0.2.1", ECHO)).verdict == V_WAIT:
+            wait_for(connection.sock, select.POLLOUT)
+            made.append(connection)
+            assert len(made) < 100
+        assert (connection.verdict, connection.error) == (V_FAILED, errno.ENOBUFS) and len(made) > 15
+        assert shim.status(made[0].cookie)[0] == CONNECTED
+        for one in made:
+            one.sock.settimeout(DEADLINE)
+            one.sock.sendall(b"x")
+            assert one.sock.recv(1) == b"x"
+            one.sock.close()
+        wait_until(lambda: shim.connect("192.0.2.1", ECHO).verdict == V_SOCKET, "room")
+        text = ends_well(process)
+    assert text.count("limit of open files") == 1
