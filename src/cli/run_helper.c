@@ -115,13 +115,22 @@ static _Noreturn void start_program(const struct helper *h)
 
 /* --- the end --- */
 
-/* Nobody shall wait for us, neither for our end nor for that of a pipe. */
-static void go_to_background(void)
+/* A file of the proxy's URL that may have to be read again. */
+static bool is_relative(const char *path)
+{
+    return path[0] != '\0' && path[0] != '/';
+}
+
+/* Nobody shall wait for us, neither for our end nor for that of a pipe; nor find a file system in use. */
+static void go_to_background(const struct socks6_proxy *proxy)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
     (void)prctl(PR_SET_PDEATHSIG, 0);
     (void)setsid();
+    if (!is_relative(proxy->ca) && !is_relative(proxy->certificate) && !is_relative(proxy->key) && chdir("/") != 0) {
+        /* then it stays in use */
+    }
     if (null >= 0) {
         (void)dup2(null, STDERR_FILENO);
         (void)close(null);
@@ -135,7 +144,7 @@ static void report_end(struct helper *h, bool is_staying)
     }
     h->is_reported = true;
     if (is_staying) {
-        go_to_background();
+        go_to_background(h->plan->serve.proxy);
     }
     report(h, &(struct run_report){.kind = RUN_REPORT_ENDED, .status = h->status, .is_staying = is_staying});
     (void)close(h->report_fd);
