@@ -375,15 +375,16 @@ __attribute__((noinline)) static void start_dial(struct run_connection *c, size_
 
 /* --- --early --- */
 
-/* Takes the mark off the front. How many bytes are left. */
-static size_t unmark(struct run_connection *c, uint8_t *bytes, size_t len)
+/* Takes the mark off the front, if it is to come. False: it is not there yet. */
+static bool unmark(struct run_connection *c)
 {
-    if (c->is_marked && len > 0) {
-        c->is_marked = false;
-        memmove(bytes, bytes + 1, len - 1);
-        return len - 1;
+    char byte;
+
+    if (c->is_marked && recv(c->io.fd, &byte, 1, MSG_DONTWAIT) < 0) {
+        return false;
     }
-    return len;
+    c->is_marked = false;
+    return true;
 }
 
 static void dial_early(struct run_connection *c, size_t early_len)
@@ -397,24 +398,32 @@ static void dial_early(struct run_connection *c, size_t early_len)
     start_dial(c, early_len);
 }
 
-/* What the program has written by now, as much as may travel with a request. */
+/*
+ * What the program has written by now, as much as may travel with a request. It stays unread until there is a connection: if we close
+ * before, the program sees a reset, as it would with TCP Fast Open.
+ */
 static void on_early_bytes(struct run_connection *c)
 {
-    uint8_t *buf = malloc(SOCKS6_INITIAL_DATA_MAX);
-    ssize_t n = buf == NULL ? 0 : recv(c->io.fd, buf, SOCKS6_INITIAL_DATA_MAX, MSG_DONTWAIT);
-    bool was_marked = c->is_marked;
-    size_t len = n > 0 ? unmark(c, buf, (size_t)n) : 0;
+    uint8_t *buf;
+    ssize_t n;
 
-    if (len > 0) {
-        c->early = realloc(buf, len);
+    if (!unmark(c)) {
+        return;
+    }
+    buf = malloc(SOCKS6_INITIAL_DATA_MAX);
+    n = buf == NULL ? 0 : recv(c->io.fd, buf, SOCKS6_INITIAL_DATA_MAX, MSG_DONTWAIT | MSG_PEEK);
+    if (n < 0 && errno == EAGAIN) { /* that was the mark alone */
+        free(buf);
+        return;
+    }
+    if (n > 0) {
+        c->early = realloc(buf, (size_t)n);
         c->early = c->early == NULL ? buf : c->early;
+        c->pad_len = (size_t)n; /* read once more in the tunnel, and dropped there */
     } else {
         free(buf);
     }
-    if (len == 0 && n > 0 && was_marked) {
-        return; /* that was the mark alone */
-    }
-    dial_early(c, len);
+    dial_early(c, c->pad_len);
 }
 
 static void on_early_timer(struct loop_timer *timer)

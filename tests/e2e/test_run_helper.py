@@ -288,7 +288,8 @@ def test_early_bytes_travel_with_the_request(proxy):
         wait_until(travelled, "bytes that come within the time that is waited for them")
         failed = shim.connect("192.0.2.1", 105)
         assert failed.verdict == V_STREAM
-        wait_for(failed.sock, 0)
+        failed.sock.sendall(b"POST")
+        assert wait_for(failed.sock, 0) & select.POLLERR
         assert shim.status(failed.cookie)[:2] == (FAILED, errno.ECONNREFUSED)
         ends_well(process)
 
