@@ -1,7 +1,9 @@
 /*
  * RUN_UDP_DNS: ports on loopback at which DNS over UDP is answered, for programs that speak it themselves. A pair, IPv4 and IPv6, for
- * each destination that a program has in mind, so that it can be told from the port alone whom an answer is to seem to come from. When there are
- * PAIRS_MAX, the pair that was not used for longest goes.
+ * each destination that a program has in mind, so that it can be told from the port alone whom an answer is to seem to come from.
+ *
+ * When there are PAIRS_MAX, the one that was not used for longest is given another destination. No port is ever closed: programs remember
+ * which is whose, and go on sending there, where somebody else's socket could be next. For a program that remembers, nothing changes.
  *
  * Other users of the machine can send to these ports. They are refused: see run_udp_owner.c.
  */
@@ -112,7 +114,7 @@ static uint16_t open_at(struct run_udp *udp, struct dns_udp *at, uint8_t type)
 }
 
 /* Queries that wait are dropped: their answers have no way back. */
-static void pair_free(struct run_udp *udp, struct pair *pair)
+static void pair_free(struct pair *pair)
 {
     struct dns_pending *pending;
 
@@ -120,8 +122,6 @@ static void pair_free(struct run_udp *udp, struct pair *pair)
         TAILQ_REMOVE(&pair->pending, pending, of_client);
         dns_local_drop(pending);
     }
-    TAILQ_REMOVE(&udp->uses, pair, use);
-    udp->count--;
     dns_udp_close(&pair->ipv4);
     dns_udp_close(&pair->ipv6);
     free(pair);
@@ -144,12 +144,21 @@ static int pair_new(struct run_udp *udp, const struct run_addr *destination, str
         free(pair);
         return -EMFILE; /* there is no machine without loopback */
     }
-    if (udp->count == PAIRS_MAX) {
-        pair_free(udp, TAILQ_FIRST(&udp->uses));
-    }
     TAILQ_INSERT_TAIL(&udp->uses, pair, use);
     udp->count++;
     *out = pair;
+    return 0;
+}
+
+/* The pair for another destination. 0 or -errno. */
+static int assign(struct run_udp *udp, const struct run_addr *destination, struct pair **out)
+{
+    if (udp->count < PAIRS_MAX) {
+        return pair_new(udp, destination, out);
+    }
+    *out = TAILQ_FIRST(&udp->uses);
+    (*out)->destination = *destination;
+    use(udp, *out);
     return 0;
 }
 
@@ -222,7 +231,7 @@ void run_udp_dns(struct run_names *names, struct run_names_ask *ask)
         rc = pair != NULL ? 0 : -ENOENT;
     } else if (addr.family == AF_INET || addr.family == AF_INET6) {
         pair = find_destination(names->udp, &addr);
-        rc = pair != NULL ? 0 : pair_new(names->udp, &addr, &pair);
+        rc = pair != NULL ? 0 : assign(names->udp, &addr, &pair);
     } else {
         rc = -EAFNOSUPPORT;
     }
@@ -237,11 +246,14 @@ void run_udp_dns(struct run_names *names, struct run_names_ask *ask)
 
 void run_udp_free(struct run_udp *udp)
 {
+    struct pair *pair;
+
     if (udp == NULL) {
         return;
     }
-    while (udp->count > 0) {
-        pair_free(udp, TAILQ_FIRST(&udp->uses));
+    while ((pair = TAILQ_FIRST(&udp->uses)) != NULL) {
+        TAILQ_REMOVE(&udp->uses, pair, use);
+        pair_free(pair);
     }
     free(udp);
 }
