@@ -119,6 +119,9 @@ static void answer(struct dns_link_ask *ask)
     if (row != NULL && row->what != ROW_RCODE) {
         put_records(text, ask->question->type, 0);
     }
+    if (row != NULL && row->what == ROW_JUNK) {
+        dns_put16(draft.bytes + 6, 1); /* a record that is not there */
+    }
     if (row == NULL || row->what == ROW_NODATA) {
         draft_soa(&draft, "example.", 600, 300);
     }

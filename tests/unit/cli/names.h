@@ -21,7 +21,17 @@ struct names {
 struct names_row {
     const char *name; /* "www.example." */
     uint16_t type;    /* of the question; 0 = any */
-    enum { ROW_ADDR, ROW_CNAME, ROW_PTR, ROW_RCODE, ROW_SILENT, ROW_UNREACHABLE, ROW_NODATA, ROW_BARE_CNAME } what;
+    enum {
+        ROW_ADDR,
+        ROW_CNAME,
+        ROW_PTR,
+        ROW_RCODE,
+        ROW_SILENT,
+        ROW_UNREACHABLE,
+        ROW_NODATA,
+        ROW_BARE_CNAME,
+        ROW_JUNK
+    } what;
     const char *data; /* an address of the question's type, or a name */
     unsigned rcode;
 };

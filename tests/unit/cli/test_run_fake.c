@@ -173,6 +173,13 @@ static void test_all_addresses_are_of_the_range_and_distinct(void **state)
         assert_true(run_fake_name(fake, &ipv4, &found) && dns_name_equal(&found, &name));
         assert_true(run_fake_name(fake, &ipv6, &found) && dns_name_equal(&found, &name));
     }
+    for (unsigned block = 0; block < 4; block++) { /* which are nobody's, although all around them is */
+        const uint8_t zero[4] = {198, 18, (uint8_t)block, 0}, ones[4] = {198, 18, (uint8_t)block, 255};
+        const struct socks6_addr ends[2] = {dns_addr(SOCKS6_ADDR_IPV4, zero, 0), dns_addr(SOCKS6_ADDR_IPV4, ones, 0)};
+        struct dns_name found;
+
+        assert_false(run_fake_name(fake, &ends[0], &found) || run_fake_name(fake, &ends[1], &found));
+    }
     run_fake_free(fake);
 }
 

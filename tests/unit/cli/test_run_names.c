@@ -40,6 +40,7 @@ static const struct names_row zone[] = {
     {"failing.example.", 0, ROW_RCODE, NULL, DNS_RCODE_SERVFAIL},
     {"refused.example.", 0, ROW_RCODE, NULL, DNS_RCODE_REFUSED},
     {"formerr.example.", 0, ROW_RCODE, NULL, DNS_RCODE_FORMERR},
+    {"junk.example.", 0, ROW_JUNK, NULL, 0},
     {"half.example.", DNS_TYPE_A, ROW_ADDR, "192.0.2.9", 0},
     {"half.example.", DNS_TYPE_AAAA, ROW_RCODE, NULL, DNS_RCODE_SERVFAIL},
     {"slow6.example.", DNS_TYPE_A, ROW_ADDR, "192.0.2.10", 0},
@@ -161,6 +162,7 @@ static void test_errors_are_those_of_getaddrinfo(void **state)
     ASSERT_RESOLVES("refused.example.", AF_UNSPEC, "EAI_AGAIN");
     ASSERT_RESOLVES("formerr.example.", AF_UNSPEC, "EAI_FAIL");
     ASSERT_RESOLVES("gone.example", AF_UNSPEC, "EAI_AGAIN");
+    ASSERT_RESOLVES("junk.example", AF_UNSPEC, "EAI_AGAIN");
     ASSERT_RESOLVES("half.example", AF_UNSPEC, "192.0.2.9 =half.example");
 }
 
@@ -487,6 +489,11 @@ static void test_messages_that_cannot_be_answered_are_errors(void **state)
     names_ask(&names, &reply, RUN_QUERY, message, len);
     names_wait(&names, &reply);
     assert_int_equal(reply.status, ECONNREFUSED);
+    len = build(message, 9, "junk.example.", DNS_TYPE_TXT, false);
+    names_ask(&names, &reply, RUN_QUERY, message, len);
+    names_wait(&names, &reply);
+    assert_int_equal(reply.status, 0);
+    assert_int_equal(DNS_FLAGS_RCODE(dns_get16(reply.body + 2)), DNS_RCODE_SERVFAIL);
     for (size_t cut = 0; cut < DNS_HEADER_LEN; cut++) {
         names_ask(&names, &reply, RUN_QUERY, message, cut);
         assert_int_equal(reply.status, EINVAL);
@@ -509,9 +516,10 @@ static void test_messages_that_cannot_be_answered_are_errors(void **state)
 static void test_private_questions_are_not_shared(void **state)
 {
     static const uint8_t ecs[] = {0, DNS_OPTION_ECS, 0, 7, 0, 1, 24, 0, 192, 0, 2};
-    static struct reply replies[2];
+    static struct reply replies[2], resolve;
     struct dns_name name = name_of("www.example.");
     const struct dns_query query = {.id = 3,
+                                    .flags = DNS_FLAG_RD,
                                     .name = &name,
                                     .type = DNS_TYPE_A,
                                     .class = DNS_CLASS_IN,
@@ -526,8 +534,14 @@ static void test_private_questions_are_not_shared(void **state)
     names_ask(&names, &replies[0], RUN_QUERY, message, len);
     names_ask(&names, &replies[1], RUN_QUERY, message, len);
     assert_int_equal(names_asked_count, 2);
+    names_ask_resolve(&names, &resolve, "www.example", AF_INET, 0); /* nor is a public one part of them */
+    assert_int_equal(names_asked_count, 3);
     names_wait(&names, &replies[0]);
     names_wait(&names, &replies[1]);
+    names_wait(&names, &resolve);
+    names_ask(&names, &replies[0], RUN_QUERY, message, len); /* what is known now is another answer */
+    assert_int_equal(names_asked_count, 4);
+    names_wait(&names, &replies[0]);
 }
 
 /* ---- memory ---- */
