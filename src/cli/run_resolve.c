@@ -295,17 +295,28 @@ static void end(struct resolve *resolve, enum run_outcome outcome)
     run_job_done(&resolve->job, status, names->out, len);
 }
 
-/* Takes the next candidate. False: that was the end. */
+/*
+ * Takes the next candidate. False: that was the end.
+ *
+ * One that NO_PROXY has is not the proxy's to know. The system can only be asked for the name as it was given, and would then try all candidates
+ * itself, the name as it is among them: that is right for a name without a dot, which is this network's, but would tell its
+ * servers of every other name, too. So such a candidate of a name with dots is passed over.
+ */
 static bool take_next(struct resolve *resolve)
 {
-    if (!run_walk_next(&resolve->walk, &resolve->candidate)) {
-        end(resolve, run_walk_outcome(&resolve->walk));
-        return false;
-    }
-    if (is_direct(resolve->job.names, &resolve->candidate)) {
-        run_job_done(&resolve->job, RUN_ASK_SYSTEM, NULL, 0);
-        return false;
-    }
+    bool is_ours;
+
+    do {
+        if (!run_walk_next(&resolve->walk, &resolve->candidate)) {
+            end(resolve, run_walk_outcome(&resolve->walk));
+            return false;
+        }
+        is_ours = !is_direct(resolve->job.names, &resolve->candidate);
+        if (!is_ours && resolve->walk.dots == 0) {
+            run_job_done(&resolve->job, RUN_ASK_SYSTEM, NULL, 0);
+            return false;
+        }
+    } while (!is_ours && !run_walk_told(&resolve->walk, RUN_NXDOMAIN));
     ask_for_candidate(resolve);
     return true;
 }

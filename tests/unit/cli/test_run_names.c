@@ -378,6 +378,9 @@ static void test_names_of_no_proxy_are_the_systems(void **state)
     assert_int_equal(run_names_new(&config, &names.run), 0);
     ASSERT_RESOLVES("www.corp.example.", AF_UNSPEC, "ASK_SYSTEM");
     ASSERT_RESOLVES("short", AF_UNSPEC, "ASK_SYSTEM"); /* by its first candidate */
+    ASSERT_RESOLVES("no.such", AF_INET, "EAI_NONAME"); /* of which the system must not hear */
+    assert_string_equal(names_asked, "no.such./1 no.such.lab.example./1");
+    names_asked[0] = '\0';
     ASSERT_RESOLVES("www.example", AF_INET, "192.0.2.1 =www.example");
     assert_string_equal(names_reverse(&names, "10.1.2.3"), "ASK_SYSTEM");
     assert_string_equal(names_reverse(&names, "::ffff:10.1.2.3"), "ASK_SYSTEM");
