@@ -327,6 +327,20 @@ static void note_route(const struct run_connection *c, int status, const struct 
     }
 }
 
+static int domain_of(int fd)
+{
+    int domain = 0;
+    socklen_t len = sizeof domain;
+
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 ? domain : 0;
+}
+
+/* Options of an IPv6 socket cannot be had on an IPv4 one, nor its family: such a program gets a stream, which can have both. */
+static bool can_hand_over(const struct run_connection *c)
+{
+    return c->is_blocking && c->dial.stream.tls == NULL && domain_of(c->twin) == domain_of(c->dial.stream.fd);
+}
+
 static void conclude(struct run_connection *c, int status, const struct socks6_dial_result *result)
 {
     complain(c->all, status, result);
@@ -338,7 +352,7 @@ static void conclude(struct run_connection *c, int status, const struct socks6_d
     if (c->all->verbose) {
         say_connected(c, result->round_trips);
     }
-    if (c->is_blocking && c->dial.stream.tls == NULL) {
+    if (can_hand_over(c)) {
         hand_over(c, result);
     } else {
         open_tunnel(c, result);

@@ -4,7 +4,7 @@
 usage: fake_helper.py PRELOAD PROGRAM [ARGS]   runs the program with the library and this helper; its exit status
 
 Addresses, of any port but 53, where all of them are an echo server:
-  192.0.2.1 or 2001:db8::1   an echo server; a blocking connect gets a socket of its own
+  192.0.2.1 or 2001:db8::1   an echo server; a blocking connect of an IPv4 socket gets the socket itself
   192.0.2.2 or 2001:db8::2   the same, always as a stream
   192.0.2.3     refused after a while           192.0.2.4     never an answer
   192.0.2.5     direct, to what the port says   192.0.2.6     not allowed (EACCES)
@@ -229,7 +229,7 @@ class Job:
             self.succeed(False)
         else:
             time.sleep(0.05 if self.is_padded else 0)
-            self.succeed(how == 1, how)
+            self.succeed(how == 1 and self.known.twin.family == socket.AF_INET, how)
 
     def watch(self):
         """A byte before the answer is the wish to go on in the background."""
