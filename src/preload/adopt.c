@@ -28,10 +28,18 @@ static int replace(int socket, int fd, const struct slot *slot)
     return 0;
 }
 
+/* The signal tells of the descriptor by which it was asked for. */
+static void ask_for_signals(int fd, int flags)
+{
+    if (flags >= 0 && (flags & O_ASYNC) != 0) {
+        (void)sys_fcntl(fd, F_SETFL, flags);
+    }
+}
+
 int adopt(int socket, int fd, struct slot *slot)
 {
     uint64_t old = sys_cookie(fd);
-    int rc, other;
+    int rc, other, flags = sys_fcntl(fd, F_GETFL, 0);
 
     slot->cookie = sys_cookie(socket);
     options_carry(fd, socket);
@@ -40,6 +48,9 @@ int adopt(int socket, int fd, struct slot *slot)
         int ignored = replace(socket, other, slot); /* what becomes of duplicates does not change the call's result */
 
         (void)ignored;
+    }
+    if (rc == 0) {
+        ask_for_signals(fd, flags);
     }
     sys_close(socket);
     return rc;

@@ -210,12 +210,56 @@ static int become(struct attempt *attempt, int *socket, enum slot_kind kind, enu
     return adopt(taken, attempt->fd, &slot);
 }
 
+/*
+ * The helper has connected it without waiting: then the kernel wants to be asked once more, and says 0 to that, before it says EISCONN.
+ * The address is not looked at, but for its family. The connection cannot be begun anew by this: if it has broken meanwhile that is
+ * what the call says.
+ */
+static int acknowledge(int socket)
+{
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof peer;
+    long rc = sys_getpeername(socket, &peer, &len);
+
+    if (rc == 0) {
+        rc = SYS_CALL(SYS_connect, socket, &peer, len);
+    }
+    return rc == -EISCONN || rc == -ENOTCONN ? 0 : (int)rc;
+}
+
+static int become_socket(struct attempt *attempt)
+{
+    int rc = attempt->passed < 0 ? -ENETUNREACH : acknowledge(attempt->passed);
+
+    if (rc != 0) {
+        return rc;
+    }
+    options_copy(attempt->fd, attempt->passed);
+    return become(attempt, &attempt->passed, SLOT_TCP, SLOT_CONNECTED);
+}
+
+/*
+ * With O_ASYNC the signal that it has become writable comes only after a write has found it full. This one has nothing to write: the
+ * kernel looks for room first and for the byte, at an address where there is none, afterwards.
+ */
+static void expect_room(int fd)
+{
+    int flags = sys_fcntl(fd, F_GETFL, 0);
+
+    if (flags >= 0 && (flags & O_ASYNC) != 0) {
+        (void)SYS_CALL(SYS_sendto, fd, (uintptr_t)1, 1, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+    }
+}
+
 static int become_pending(struct attempt *attempt, int result)
 {
     int rc = send_padding(attempt);
 
     if (rc == 0) {
         rc = become(attempt, &attempt->talk, SLOT_STREAM, SLOT_CONNECTING);
+    }
+    if (rc == 0) {
+        expect_room(attempt->fd);
     }
     return rc != 0 ? rc : result;
 }
@@ -246,11 +290,7 @@ static int settle(struct attempt *attempt, int interrupted, bool *is_direct)
     case RUN_VERDICT_STREAM:
         return become_stream(attempt);
     case RUN_VERDICT_SOCKET:
-        if (attempt->passed < 0) {
-            return -ENETUNREACH;
-        }
-        options_copy(attempt->fd, attempt->passed);
-        return become(attempt, &attempt->passed, SLOT_TCP, SLOT_CONNECTED);
+        return become_socket(attempt);
     }
     return -ENETUNREACH;
 }

@@ -27,6 +27,13 @@ static inline void bits_set(struct bits *bits, int fd)
     }
 }
 
+static inline void bits_clear(struct bits *bits, int fd)
+{
+    if (fd >= 0 && fd < SLOTS_COUNT) {
+        (void)atomic_fetch_and(&bits->words[fd / 32], ~(UINT32_C(1) << fd % 32));
+    }
+}
+
 static inline bool bits_has(const struct bits *bits, int fd)
 {
     return fd >= 0 && fd < SLOTS_COUNT && (atomic_load(&bits->words[fd / 32]) >> fd % 32 & 1) != 0;

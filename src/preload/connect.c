@@ -137,21 +137,31 @@ static bool has_no_scope(int fd, const struct run_addr *destination)
            sys_get_int(fd, SOL_SOCKET, SO_BINDTOIFINDEX) <= 0;
 }
 
-/* The kernel refuses it, or it stays on this machine. */
+/* The kernel refuses it, or has something else to say of the socket. */
 static bool is_for_kernel(int fd, const struct run_addr *destination, bool is_mapped)
 {
-    if (is_mapped && sys_get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY) > 0) {
-        return true;
-    }
-    if (addr_is_multicast(destination) || has_no_scope(fd, destination) || !is_idle(fd)) {
-        return true;
-    }
+    return (is_mapped && sys_get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY) > 0) || addr_is_multicast(destination) ||
+           has_no_scope(fd, destination) || !is_idle(fd);
+}
+
+static bool is_on_this_machine(const struct run_addr *destination)
+{
     return destination->port != ADDR_DNS_PORT && (addr_is_loopback(destination) || addr_is_wildcard(destination));
+}
+
+/* Nothing of ours from now on: the helper need not be asked about it. */
+static int connect_direct(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    struct slot slot = {.cookie = sys_cookie(fd), .kind = SLOT_OTHER};
+
+    slots_put(fd, &slot);
+    return connect_real(fd, addr, len);
 }
 
 static int connect_tcp(int fd, int domain, const struct sockaddr *addr, socklen_t len, bool dont_wait)
 {
     struct run_addr destination;
+    char text[ADDR_TEXT_LEN];
     bool is_mapped, is_direct;
     struct slot slot;
     int rc;
@@ -160,11 +170,15 @@ static int connect_tcp(int fd, int domain, const struct sockaddr *addr, socklen_
         is_for_kernel(fd, &destination, is_mapped)) {
         return connect_real(fd, addr, len);
     }
+    if (is_on_this_machine(&destination)) {
+        talk_note(RUN_NOTE_TRACE, "connect to %s: direct, this machine", addr_text(&destination, text));
+        return connect_direct(fd, addr, len);
+    }
     if (slots_hint(fd) == SLOT_TCP && stream_find_tcp(fd, &slot)) {
         return fail(-EISCONN); /* it was connected, and broke */
     }
     rc = attempt_connect(fd, domain, &destination, dont_wait, &is_direct);
-    return rc == 0 && is_direct ? connect_real(fd, addr, len) : fail(rc);
+    return rc == 0 && is_direct ? connect_direct(fd, addr, len) : fail(rc);
 }
 
 static int disconnect(int fd, const struct sockaddr *addr, socklen_t len)

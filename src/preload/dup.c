@@ -34,6 +34,11 @@ int dup_next(int from, uint64_t cookie)
     return fd;
 }
 
+bool dup_has(int fd)
+{
+    return bits_has(&duplicates, fd);
+}
+
 PRELOAD_HOOK(int, dup, int fd)
 {
     return remember(fd, real(dup)(fd));

@@ -8,76 +8,73 @@
 #include <string.h>
 #include <sys/time.h>
 
+#include "preload/fresh.h"
 #include "preload/sys.h"
 #include "preload/talk.h"
 
 #define VALUE_MAX 32
 
+enum manner {
+    PLAIN,
+    HELPER, /* one that who connects for us may have set for its own ends */
+    STICKY  /* once it is set the kernel stops to adapt it: only if the program has */
+};
+
 struct option_name {
     int level, name;
-    bool is_sticky; /* set once, the kernel stops to adapt it: only if the program has */
+    enum manner manner;
 };
 
 /* In this order: IP_TOS sets SO_PRIORITY as well. */
 static const struct option_name names[] = {
-    {SOL_SOCKET, SO_KEEPALIVE, false},
-    {SOL_SOCKET, SO_LINGER, false},
-    {SOL_SOCKET, SO_OOBINLINE, false},
-    {SOL_SOCKET, SO_REUSEADDR, false},
-    {SOL_SOCKET, SO_REUSEPORT, false},
-    {SOL_SOCKET, SO_BROADCAST, false},
-    {SOL_SOCKET, SO_MARK, false},
-    {SOL_SOCKET, SO_RCVBUF, true},
-    {SOL_SOCKET, SO_SNDBUF, true},
-    {SOL_SOCKET, SO_DONTROUTE, false},
-    {SOL_SOCKET, SO_TIMESTAMP, false},
-    {SOL_SOCKET, SO_TIMESTAMPNS, false},
-    {SOL_SOCKET, SO_ZEROCOPY, false},
-    {SOL_SOCKET, SO_BUSY_POLL, false},
-    {SOL_SOCKET, SO_RXQ_OVFL, false},
-    {SOL_SOCKET, SO_MAX_PACING_RATE, true},
-    {IPPROTO_IP, IP_TOS, false},
-    {IPPROTO_IP, IP_TTL, false},
-    {IPPROTO_IP, IP_MTU_DISCOVER, false},
-    {IPPROTO_IP, IP_RECVERR, false},
-    {IPPROTO_IP, IP_RECVTTL, false},
-    {IPPROTO_IP, IP_RECVTOS, false},
-    {IPPROTO_IP, IP_PKTINFO, false},
-    {IPPROTO_IP, IP_FREEBIND, false},
-    {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, false},
-    {IPPROTO_IPV6, IPV6_TCLASS, false},
-    {IPPROTO_IPV6, IPV6_UNICAST_HOPS, false},
-    {IPPROTO_IPV6, IPV6_V6ONLY, false},
-    {IPPROTO_IPV6, IPV6_MTU_DISCOVER, false},
-    {IPPROTO_IPV6, IPV6_RECVERR, false},
-    {IPPROTO_IPV6, IPV6_RECVPKTINFO, false},
-    {IPPROTO_IPV6, IPV6_RECVHOPLIMIT, false},
-    {IPPROTO_IPV6, IPV6_RECVTCLASS, false},
-    {SOL_SOCKET, SO_PRIORITY, false},
-    {IPPROTO_TCP, TCP_NODELAY, false},
-    {IPPROTO_TCP, TCP_CORK, false},
-    {IPPROTO_TCP, TCP_MAXSEG, true},
-    {IPPROTO_TCP, TCP_KEEPIDLE, false},
-    {IPPROTO_TCP, TCP_KEEPINTVL, false},
-    {IPPROTO_TCP, TCP_KEEPCNT, false},
-    {IPPROTO_TCP, TCP_SYNCNT, false},
-    {IPPROTO_TCP, TCP_LINGER2, false},
-    {IPPROTO_TCP, TCP_USER_TIMEOUT, false},
-    {IPPROTO_TCP, TCP_NOTSENT_LOWAT, false},
-    {IPPROTO_TCP, TCP_WINDOW_CLAMP, true},
-    {IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, false},
-    {IPPROTO_TCP, TCP_CONGESTION, false},
+    {SOL_SOCKET, SO_KEEPALIVE, HELPER},
+    {SOL_SOCKET, SO_LINGER, HELPER},
+    {SOL_SOCKET, SO_OOBINLINE, PLAIN},
+    {SOL_SOCKET, SO_REUSEADDR, PLAIN},
+    {SOL_SOCKET, SO_REUSEPORT, PLAIN},
+    {SOL_SOCKET, SO_BROADCAST, PLAIN},
+    {SOL_SOCKET, SO_MARK, HELPER},
+    {SOL_SOCKET, SO_RCVBUF, STICKY},
+    {SOL_SOCKET, SO_SNDBUF, STICKY},
+    {SOL_SOCKET, SO_DONTROUTE, PLAIN},
+    {SOL_SOCKET, SO_TIMESTAMP, PLAIN},
+    {SOL_SOCKET, SO_TIMESTAMPNS, PLAIN},
+    {SOL_SOCKET, SO_ZEROCOPY, PLAIN},
+    {SOL_SOCKET, SO_BUSY_POLL, PLAIN},
+    {SOL_SOCKET, SO_RXQ_OVFL, PLAIN},
+    {SOL_SOCKET, SO_MAX_PACING_RATE, STICKY},
+    {IPPROTO_IP, IP_TOS, HELPER},
+    {IPPROTO_IP, IP_TTL, PLAIN},
+    {IPPROTO_IP, IP_MTU_DISCOVER, PLAIN},
+    {IPPROTO_IP, IP_RECVERR, PLAIN},
+    {IPPROTO_IP, IP_RECVTTL, PLAIN},
+    {IPPROTO_IP, IP_RECVTOS, PLAIN},
+    {IPPROTO_IP, IP_PKTINFO, PLAIN},
+    {IPPROTO_IP, IP_FREEBIND, PLAIN},
+    {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, PLAIN},
+    {IPPROTO_IPV6, IPV6_TCLASS, PLAIN},
+    {IPPROTO_IPV6, IPV6_UNICAST_HOPS, PLAIN},
+    {IPPROTO_IPV6, IPV6_V6ONLY, PLAIN},
+    {IPPROTO_IPV6, IPV6_MTU_DISCOVER, PLAIN},
+    {IPPROTO_IPV6, IPV6_RECVERR, PLAIN},
+    {IPPROTO_IPV6, IPV6_RECVPKTINFO, PLAIN},
+    {IPPROTO_IPV6, IPV6_RECVHOPLIMIT, PLAIN},
+    {IPPROTO_IPV6, IPV6_RECVTCLASS, PLAIN},
+    {SOL_SOCKET, SO_PRIORITY, HELPER},
+    {IPPROTO_TCP, TCP_NODELAY, HELPER},
+    {IPPROTO_TCP, TCP_CORK, PLAIN},
+    {IPPROTO_TCP, TCP_MAXSEG, STICKY},
+    {IPPROTO_TCP, TCP_KEEPIDLE, HELPER},
+    {IPPROTO_TCP, TCP_KEEPINTVL, HELPER},
+    {IPPROTO_TCP, TCP_KEEPCNT, HELPER},
+    {IPPROTO_TCP, TCP_SYNCNT, HELPER},
+    {IPPROTO_TCP, TCP_LINGER2, PLAIN},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT, HELPER},
+    {IPPROTO_TCP, TCP_NOTSENT_LOWAT, HELPER},
+    {IPPROTO_TCP, TCP_WINDOW_CLAMP, STICKY},
+    {IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, PLAIN},
+    {IPPROTO_TCP, TCP_CONGESTION, PLAIN},
 };
-
-bool options_translate(int level, int name, struct options_name *out)
-{
-    if (level == IPPROTO_IPV6 && (name == IPV6_TCLASS || name == IPV6_UNICAST_HOPS)) {
-        out->level = IPPROTO_IP;
-        out->name = name == IPV6_TCLASS ? IP_TOS : IP_TTL;
-        return true;
-    }
-    return false;
-}
 
 struct source { /* of options: a socket or, if `fd` is -1, the helper */
     int fd;
@@ -109,7 +106,6 @@ static socklen_t get(const struct source *source, const struct option_name *name
 /* SO_RCVBUF and SO_SNDBUF give twice what was set. */
 static void set(int fd, const struct option_name *name, void *value, socklen_t len)
 {
-    struct options_name as;
     int number;
 
     if (name->level == SOL_SOCKET && (name->name == SO_RCVBUF || name->name == SO_SNDBUF) && len == sizeof number) {
@@ -117,10 +113,7 @@ static void set(int fd, const struct option_name *name, void *value, socklen_t l
         number /= 2;
         memcpy(value, &number, sizeof number);
     }
-    if (sys_setsockopt(fd, name->level, name->name, value, len) < 0 &&
-        options_translate(name->level, name->name, &as)) {
-        (void)sys_setsockopt(fd, as.level, as.name, value, len); /* to a socket of the other family */
-    }
+    (void)sys_setsockopt(fd, name->level, name->name, value, len);
 }
 
 /* A new socket of the same kind, to see what the program has not set; -1 if there is none to be had. */
@@ -133,18 +126,24 @@ static int open_plain(int like)
     return fd < 0 ? -1 : (int)fd;
 }
 
-static void copy(const struct source *from, int plain, int to)
+/* `is_fresh`: nothing was set at the source. */
+static void copy(const struct source *from, int plain, int to, bool is_fresh)
 {
     char wanted[VALUE_MAX], there[VALUE_MAX];
     struct source target = {.fd = to}, model = {.fd = plain};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        socklen_t len = get(from, &names[i], wanted);
+        bool is_sticky = names[i].manner == STICKY;
+        socklen_t len;
 
-        if (len == 0 || (names[i].is_sticky && plain < 0)) {
+        if (is_fresh && names[i].manner != HELPER) {
             continue;
         }
-        if (get(names[i].is_sticky ? &model : &target, &names[i], there) != len || memcmp(wanted, there, len) != 0) {
+        len = get(from, &names[i], wanted);
+        if (len == 0 || (is_sticky && plain < 0)) {
+            continue;
+        }
+        if (get(is_sticky ? &model : &target, &names[i], there) != len || memcmp(wanted, there, len) != 0) {
             set(to, &names[i], wanted, len);
         }
     }
@@ -153,9 +152,10 @@ static void copy(const struct source *from, int plain, int to)
 void options_copy(int from, int to)
 {
     struct source source = {.fd = from};
-    int plain = open_plain(from);
+    bool is_fresh = fresh_is(from);
+    int plain = is_fresh ? -1 : open_plain(from);
 
-    copy(&source, plain, to);
+    copy(&source, plain, to, is_fresh);
     if (plain >= 0) {
         sys_close(plain);
     }
@@ -165,7 +165,7 @@ void options_copy_from_helper(uint64_t cookie, int to)
 {
     struct source source = {.fd = -1, .cookie = cookie};
 
-    copy(&source, to, to);
+    copy(&source, to, to, false);
 }
 
 static void carry_signals(int from, int to)
@@ -201,6 +201,6 @@ void options_carry(int from, int to)
     }
     carry_signals(from, to);
     if (flags >= 0) {
-        (void)sys_fcntl(to, F_SETFL, flags);
+        (void)sys_fcntl(to, F_SETFL, flags & ~O_ASYNC);
     }
 }

@@ -4,7 +4,6 @@
 #ifndef PRELOAD_OPTIONS_H
 #define PRELOAD_OPTIONS_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 /* All that matter on a TCP socket: those of `from`, wherever they differ, on `to`. */
@@ -13,15 +12,9 @@ void options_copy(int from, int to);
 /* The same, for a stream whose options the helper has. */
 void options_copy_from_helper(uint64_t cookie, int to);
 
-/* What an option of IPv6 is on an IPv4 socket, if there is such a thing. (IPv6 sockets take IPv4's options by themselves.) */
-struct options_name {
-    int level, name;
-};
-bool options_translate(int level, int name, struct options_name *out);
-
 /*
  * To a socket that takes the place of another at `fd`, which may be of another kind: what concerns waiting alone. File
- * status flags, owner and signal of F_SETOWN(2), timeouts, low-water mark.
+ * status flags but O_ASYNC, owner and signal of F_SETOWN(2), timeouts, low-water mark.
  */
 void options_carry(int from, int to);
 

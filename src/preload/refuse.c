@@ -10,6 +10,7 @@
 #include "preload/addr.h"
 #include "preload/config.h"
 #include "preload/export.h"
+#include "preload/fresh.h"
 #include "preload/real.h"
 #include "preload/sys.h"
 #include "preload/talk.h"
@@ -59,12 +60,20 @@ static int judge(int domain, int type, int protocol)
     }
 }
 
+static void note_fresh(int fd, int domain, int type)
+{
+    if (fd >= 0 && (domain == AF_INET || domain == AF_INET6) && (type & TYPE_MASK) == SOCK_STREAM) {
+        fresh_note(fd);
+    }
+}
+
 PRELOAD_HOOK(int, socket, int domain, int type, int protocol)
 {
     int fd = real(socket)(domain, type, protocol);
     int wrong = fd < 0 || preload_config()->allow_direct ? 0 : judge(domain, type, protocol);
 
     if (wrong == 0) {
+        note_fresh(fd, domain, type);
         return fd;
     }
     sys_close(fd);
@@ -101,14 +110,14 @@ PRELOAD_HOOK(int, bind, int fd, const struct sockaddr *addr, socklen_t len)
     return -1;
 }
 
-/* Not bound yet is bound to all addresses, as soon as it listens. */
+/* Not bound yet is bound to all addresses, as soon as it listens. What is connected cannot listen. */
 static bool is_open_to_others(int fd, struct run_addr *out)
 {
-    struct sockaddr_storage local;
-    socklen_t len = sizeof local;
+    struct sockaddr_storage local, peer;
+    socklen_t len = sizeof local, peer_len = sizeof peer;
 
-    return is_inet(fd) && is_stream(fd) && sys_getsockname(fd, &local, &len) == 0 &&
-           addr_parse(&local, len, out, NULL) && !addr_is_loopback(out);
+    return is_inet(fd) && sys_getpeername(fd, &peer, &peer_len) != 0 && is_stream(fd) &&
+           sys_getsockname(fd, &local, &len) == 0 && addr_parse(&local, len, out, NULL) && !addr_is_loopback(out);
 }
 
 PRELOAD_HOOK(int, listen, int fd, int backlog)

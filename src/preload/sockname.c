@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdbool.h>
 
 #include "preload/addr.h"
 #include "preload/export.h"
@@ -76,11 +77,65 @@ static bool is_connected(int fd)
     return sys_getpeername(fd, &peer, &len) == 0 && (peer.ss_family == AF_INET || peer.ss_family == AF_INET6);
 }
 
+/* The address that the kernel would have used: asked by way of a UDP socket, which sends nothing. */
+static void guess_address(const struct run_addr *peer, struct run_addr *out)
+{
+    struct sockaddr_storage addr;
+    socklen_t len = addr_show(peer, peer->family, &addr);
+    long fd = SYS_CALL(SYS_socket, peer->family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0) {
+        return;
+    }
+    if (SYS_CALL(SYS_connect, fd, &addr, len) == 0) {
+        len = sizeof addr;
+        if (sys_getsockname((int)fd, &addr, &len) == 0) {
+            (void)addr_parse(&addr, len, out, NULL);
+        }
+    }
+    sys_close((int)fd);
+}
+
+/*
+ * While it is being connected the helper cannot know yet, and TCP has chosen its address already, and keeps it if that fails. Nobody
+ * can do anything with such an address; so it is made up.
+ */
+static void make_up_local(struct slot *slot)
+{
+    struct run_addr local = {.family = slot->peer.family};
+
+    guess_address(&slot->peer, &local);
+    local.port = (uint16_t)(32768 + slot->cookie % 28232); /* of the range that the kernel takes them from */
+    slot->local = local;
+}
+
+static int name_of_stream(int fd, struct slot *slot, void *addr, socklen_t *len)
+{
+    struct run_state known;
+    enum run_state_of state = slot->local.port != 0 ? RUN_STATE_CONNECTED : stream_state(fd, slot);
+
+    if (slot->local.port == 0 && state == RUN_STATE_CONNECTED && stream_ask(slot->cookie, 0, &known) == 0 &&
+        known.local.port != 0) {
+        slot->local = known.local;
+        slots_put(fd, slot);
+    }
+    if (slot->local.port == 0) {
+        make_up_local(slot);
+    }
+    return give(&slot->local, slot->domain, addr, len);
+}
+
 PRELOAD_HOOK(int, getsockname, int fd, struct sockaddr *addr, socklen_t *len)
 {
     struct slot slot;
 
-    if (addr != NULL && len != NULL && (stream_find(fd, &slot) || (is_connected(fd) && stream_find_tcp(fd, &slot)))) {
+    if (addr == NULL || len == NULL) {
+        return real_as_hook(getsockname)(fd, addr, len);
+    }
+    if (stream_find(fd, &slot)) {
+        return name_of_stream(fd, &slot, addr, len);
+    }
+    if (is_connected(fd) && stream_find_tcp(fd, &slot)) {
         return give(&slot.local, slot.domain, addr, len);
     }
     return real_as_hook(getsockname)(fd, addr, len);

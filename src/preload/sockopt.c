@@ -12,7 +12,7 @@
 #include "preload/addr.h"
 #include "preload/config.h"
 #include "preload/export.h"
-#include "preload/options.h"
+#include "preload/fresh.h"
 #include "preload/real.h"
 #include "preload/stream.h"
 #include "preload/sys.h"
@@ -130,40 +130,17 @@ static int get_of_stream(int fd, struct slot *slot, int level, int name, void *v
     return has_pointers(level, name) ? fail(ENOPROTOOPT) : get_from_helper(slot, level, name, value, len);
 }
 
-/* Sockets of both families have these, and IPv6 ones those of IPv4 as well. */
-static bool is_common(int level, int name)
+/* TCP Fast Open to the proxy is the helper's affair: the program has not asked for it. */
+static bool is_helpers(int fd, int level, int name, struct slot *slot)
 {
-    return level == IPPROTO_TCP || level == IPPROTO_IP || (level == SOL_SOCKET && name != SO_DOMAIN);
-}
-
-/*
- * A connection to the proxy that the helper has made can be IPv4 where the program's socket was IPv6, or the other way round. Then what
- * belongs to the other family is answered as well as it can be. 1 = it is none of this; else as the call.
- */
-static int get_of_tcp(int fd, const struct slot *slot, int level, int name, void *value, socklen_t *len)
-{
-    struct options_name as;
-    int rc, zero = 0;
-
-    if (level == IPPROTO_TCP && name == TCP_FASTOPEN_CONNECT) { /* the helper's affair */
-        rc = ask_plain(slot, level, name, &zero, len);
-        memcpy(value, &zero, rc == 0 && *len <= sizeof zero ? *len : 0);
-        return rc < 0 ? fail(-rc) : 0;
-    }
-    if (sys_get_int(fd, SOL_SOCKET, SO_DOMAIN) == slot->domain || is_common(level, name)) {
-        return 1;
-    }
-    if (slot->domain == AF_INET6 && options_translate(level, name, &as)) {
-        return real(getsockopt)(fd, as.level, as.name, value, len);
-    }
-    rc = ask_plain(slot, level, name, value, len);
-    return rc < 0 ? fail(-rc) : 0;
+    return level == IPPROTO_TCP && name == TCP_FASTOPEN_CONNECT && slots_hint(fd) == SLOT_TCP &&
+           stream_find_tcp(fd, slot);
 }
 
 PRELOAD_HOOK(int, getsockopt, int fd, int level, int name, void *value, socklen_t *len)
 {
     struct slot slot;
-    int rc = 1;
+    int rc;
 
     if (value == NULL || len == NULL) {
         return real(getsockopt)(fd, level, name, value, len);
@@ -171,10 +148,11 @@ PRELOAD_HOOK(int, getsockopt, int fd, int level, int name, void *value, socklen_
     if (stream_find(fd, &slot)) {
         return get_of_stream(fd, &slot, level, name, value, len);
     }
-    if (slots_hint(fd) == SLOT_TCP && stream_find_tcp(fd, &slot)) {
-        rc = get_of_tcp(fd, &slot, level, name, value, len);
+    if (is_helpers(fd, level, name, &slot)) {
+        rc = ask_plain(&slot, level, name, value, len);
+        return rc < 0 ? fail(-rc) : 0;
     }
-    return rc <= 0 ? rc : real(getsockopt)(fd, level, name, value, len);
+    return real(getsockopt)(fd, level, name, value, len);
 }
 
 /* Only whether the kernel likes the value. */
@@ -238,27 +216,11 @@ static bool is_membership(int level, int name)
     }
 }
 
-/* As get_of_tcp(). */
-static int set_of_tcp(int fd, const struct slot *slot, int level, int name, const void *value, socklen_t len)
-{
-    struct options_name as;
-    int rc;
-
-    if (sys_get_int(fd, SOL_SOCKET, SO_DOMAIN) == slot->domain || is_common(level, name)) {
-        return 1;
-    }
-    if (slot->domain == AF_INET6 && options_translate(level, name, &as)) {
-        return real(setsockopt)(fd, as.level, as.name, value, len);
-    }
-    rc = try_plain(slot, level, name, value, len);
-    return rc < 0 ? fail(-rc) : 0;
-}
-
 PRELOAD_HOOK(int, setsockopt, int fd, int level, int name, const void *value, socklen_t len)
 {
     struct slot slot;
-    int rc = 1;
 
+    fresh_touch(fd);
     if (is_membership(level, name) && !preload_config()->allow_direct) {
         talk_note(RUN_NOTE_REFUSED, "join a multicast group: refused");
         return fail(ENODEV);
@@ -269,8 +231,5 @@ PRELOAD_HOOK(int, setsockopt, int fd, int level, int name, const void *value, so
     if (stream_find(fd, &slot)) {
         return set_of_stream(fd, &slot, level, name, value, len);
     }
-    if (slots_hint(fd) == SLOT_TCP && stream_find_tcp(fd, &slot)) {
-        rc = set_of_tcp(fd, &slot, level, name, value, len);
-    }
-    return rc <= 0 ? rc : real(setsockopt)(fd, level, name, value, len);
+    return real(setsockopt)(fd, level, name, value, len);
 }

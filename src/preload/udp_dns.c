@@ -115,6 +115,7 @@ static enum udp_way refuse(const struct run_addr *destination)
     char text[ADDR_TEXT_LEN];
 
     if (preload_config()->allow_direct) {
+        talk_note(RUN_NOTE_TRACE, "send to %s without TCP: direct, allowed", addr_text(destination, text));
         return UDP_AS_IS;
     }
     talk_note(RUN_NOTE_REFUSED, "send to %s without TCP: refused", addr_text(destination, text));
