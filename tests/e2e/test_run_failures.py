@@ -314,7 +314,7 @@ def test_helper_that_is_killed(world, trace, running, options, lives):
 import select
 p = select.poll()
 p.register(t, select.POLLOUT)
-print(bool(p.poll(30000)[0][1] & select.POLLERR), t.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0, flush=True)
+print(bool(p.poll(30000)[0][1] & select.POLLHUP), t.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0, flush=True)
 signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 attempt(lambda: s.send(b"x") and repr(s.recv(1)))
 attempt(lambda: socket.create_connection((SERVER, ECHO), 30))

@@ -14,7 +14,7 @@
 
 static void test_variable_is_taken_apart(void **state)
 {
-    struct preload_config config;
+    static struct preload_config config;
 
     (void)state;
     assert_true(preload_config_parse("1:" ADDRESS ":" SECRET ":vd", &config));
@@ -51,7 +51,7 @@ static void test_what_makes_no_sense_is_nothing(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        struct preload_config config;
+        static struct preload_config config;
 
         memset(&config, 0xff, sizeof config);
         assert_false(preload_config_parse(texts[i], &config));
