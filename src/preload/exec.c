@@ -13,7 +13,7 @@
 
 #pragma GCC diagnostic ignored "-Walloca" /* as libc does it: see start.c */
 
-static const struct start plainly = {.how = START_EXECVE};
+static const struct start plainly = {.how = START_EXECVE, .directory = AT_FDCWD};
 
 /* Before main(), since dlsym(3) may take locks and memory. */
 __attribute__((constructor)) static void look_up(void)

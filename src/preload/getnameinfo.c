@@ -84,19 +84,6 @@ static int give_name(char *name, char *host, socklen_t size, int flags)
     return rc;
 }
 
-/* An IPv4 address in IPv6 form has the names of the IPv4 address. */
-static void unmap(struct run_addr *addr)
-{
-    static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
-
-    if (addr->family == AF_INET6 && memcmp(addr->bytes, prefix, sizeof prefix) == 0) {
-        memmove(addr->bytes, addr->bytes + sizeof prefix, sizeof(struct in_addr));
-        memset(addr->bytes + sizeof(struct in_addr), 0, sizeof prefix);
-        addr->family = AF_INET;
-        addr->scope = 0;
-    }
-}
-
 /* 0, NAMES_ASK_SYSTEM or an EAI_ code. */
 static int look_up(const struct sockaddr *addr, char *host, socklen_t size, int flags, const char *number)
 {
@@ -109,7 +96,7 @@ static int look_up(const struct sockaddr *addr, char *host, socklen_t size, int 
     }
     (void)names_from_sockaddr(addr, &question);
     question.port = 0;
-    unmap(&question);
+    names_unmap(&question);
     rc = names_reverse(&question, names, NAMES_REVERSE_MAX);
     if (rc > 0) {
         rc = give_name(names, host, size, flags);

@@ -20,6 +20,8 @@
 #define ALIASES_MAX 48
 #define OWN_BUFFER 32768 /* more than RUN_ADDRESSES_MAX addresses and ALIASES_MAX names of DNS take */
 
+#define LEAST_BUFFER (sizeof(struct in6_addr) + 2 * sizeof(char *) + 1) /* besides the name */
+
 /* The caller's buffer, as far as it is not used yet. */
 struct room {
     char *at;
@@ -207,11 +209,14 @@ static int by_name(const char *name, int family, struct outcome *to)
     struct run_addr number;
     int rc;
 
-    if (family != AF_INET && family != AF_INET6) {
-        return fail(to, NO_DATA, 0);
+    if (to->room.left < strlen(name) + LEAST_BUFFER) { /* libc finds that out before it looks for anything */
+        return fail(to, NETDB_INTERNAL, ERANGE);
     }
     if (names_numeric(name, &number)) {
-        return by_number(to, name, &number, family);
+        return by_number(to, name, &number, family == AF_INET6 ? AF_INET6 : AF_INET);
+    }
+    if (family != AF_INET && family != AF_INET6) {
+        return fail(to, NO_DATA, 0);
     }
     found = malloc(sizeof *found);
     if (found == NULL) {
@@ -251,6 +256,7 @@ static int by_addr(const void *bytes, socklen_t len, int family, struct outcome 
         return fail(to, NETDB_INTERNAL, EAFNOSUPPORT);
     }
     memcpy(addr.bytes, bytes, len);
+    names_unmap(&addr);
     names = malloc(NAMES_REVERSE_MAX);
     if (names == NULL) {
         return fail(to, NETDB_INTERNAL, ENOMEM);

@@ -137,6 +137,18 @@ bool names_from_sockaddr(const struct sockaddr *addr, struct run_addr *out)
     }
 }
 
+void names_unmap(struct run_addr *addr)
+{
+    static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
+
+    if (addr->family == AF_INET6 && memcmp(addr->bytes, prefix, sizeof prefix) == 0) {
+        memmove(addr->bytes, addr->bytes + sizeof prefix, sizeof(struct in_addr));
+        memset(addr->bytes + sizeof(struct in_addr), 0, sizeof prefix);
+        addr->family = AF_INET;
+        addr->scope = 0;
+    }
+}
+
 bool names_numeric(const char *text, struct run_addr *out)
 {
     const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM};

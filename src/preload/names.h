@@ -41,6 +41,9 @@ void names_tell_direct(const struct run_addr *addr);
 /* False: neither IPv4 nor IPv6. */
 bool names_from_sockaddr(const struct sockaddr *addr, struct run_addr *out);
 
+/* An IPv4 address in IPv6 form becomes one of IPv4, which has the names. */
+void names_unmap(struct run_addr *addr);
+
 /* An EAI_ code for -errno of talk_*(). */
 int names_error(int negative);
 

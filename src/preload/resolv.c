@@ -41,7 +41,21 @@ static int own_state_fails(void)
     return -1;
 }
 
-/* The answer's whole length, which may be more than there is room for, as libc has it: then it is marked as truncated. */
+/*
+ * What does not fit into the program's buffer, as libc has it: an answer that would have come over UDP is cut off without a word; of one
+ * that would have come over TCP the whole length is told, and what there is room for is marked as truncated.
+ */
+static int give(unsigned char *reply, int len, unsigned char *answer, int size)
+{
+    if (len > size && len <= NS_PACKETSZ) {
+        len = size;
+    } else if (len > size) {
+        reply[2] |= 0x02; /* TC */
+    }
+    memcpy(answer, reply, (size_t)(len > size ? size : len));
+    return len;
+}
+
 static int send_message(const unsigned char *message, int len, unsigned char *answer, int size)
 {
     union {
@@ -63,10 +77,7 @@ static int send_message(const unsigned char *message, int len, unsigned char *an
     }
     n = talk_ask(RUN_QUERY, &part, 1, &status, reply, ANSWER_MAX);
     if (n >= NS_HFIXEDSZ && status == 0) {
-        if (n > size) {
-            reply[2] |= 0x02; /* TC */
-        }
-        memcpy(answer, reply, (size_t)(n > size ? size : n));
+        n = give(reply, (int)n, answer, size);
     } else {
         errno = status > 0 ? status : n < 0 ? (int)-n : ETIMEDOUT;
         n = -1;

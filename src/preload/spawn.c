@@ -2,7 +2,9 @@
  * posix_spawn(3), and the functions of libc that start a shell inside, where no hook of ours is: system(3), popen(3), wordexp(3).
  * The latter take the environment as it is; so a program that has cleared it gets our variables back before.
  */
+#include <errno.h>
 #include <spawn.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -11,27 +13,35 @@
 #include "preload/environment.h"
 #include "preload/export.h"
 #include "preload/real.h"
+#include "preload/spawn_folder.h"
 #include "preload/start.h"
 
-static int positive(int rc)
+static int spawn(bool is_searched, pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                 const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
+    const struct start how = {.how = START_SPAWN,
+                              .directory = spawn_folder_open(actions),
+                              .pid = pid,
+                              .actions = actions,
+                              .attributes = attributes};
+    int saved = errno;
+    int rc = is_searched ? start_searched(&how, path, argv, envp, false) : start_program(&how, path, argv, envp);
+
+    spawn_folder_close(how.directory);
+    errno = saved;
     return rc < 0 ? -rc : rc;
 }
 
 PRELOAD_EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                                const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
-    const struct start how = {.how = START_SPAWN, .pid = pid, .actions = actions, .attributes = attributes};
-
-    return positive(start_program(&how, path, argv, envp));
+    return spawn(false, pid, path, actions, attributes, argv, envp);
 }
 
 PRELOAD_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
                                 const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
-    const struct start how = {.how = START_SPAWN, .pid = pid, .actions = actions, .attributes = attributes};
-
-    return positive(start_searched(&how, file, argv, envp, false));
+    return spawn(true, pid, file, actions, attributes, argv, envp);
 }
 
 PRELOAD_EXPORT int system(const char *command)

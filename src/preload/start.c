@@ -11,6 +11,7 @@
 #include "preload/config.h"
 #include "preload/environment.h"
 #include "preload/real.h"
+#include "preload/spawn_folder.h"
 #include "preload/talk.h"
 #include "run/program.h"
 
@@ -41,11 +42,15 @@ static int judge(const struct start *how, const char *path, const struct preload
         return program_judge(how->directory, "", AT_EMPTY_PATH, library);
     case START_EXECVEAT:
         return program_judge(how->directory, path, how->flags, library);
-    case START_EXECVE:
     case START_SPAWN:
+        if (how->directory == SPAWN_FOLDER_UNKNOWN && path[0] != '/') {
+            return PROGRAM_UNREADABLE;
+        }
+        break;
+    case START_EXECVE:
         break;
     }
-    return program_judge(AT_FDCWD, path, 0, library);
+    return program_judge(how->directory, path, 0, library);
 }
 
 /* 0, or minus the errno with which the start is refused. */
@@ -143,6 +148,13 @@ static bool is_elsewhere(int rc)
     return rc == EACCES || rc == ENOENT || rc == ESTALE || rc == ENOTDIR || rc == ENODEV || rc == ETIMEDOUT;
 }
 
+static bool is_missing(const struct start *how, const char *path)
+{
+    bool is_known = how->directory >= 0 || how->directory == AT_FDCWD || path[0] == '/';
+
+    return is_known && faccessat(how->directory, path, F_OK, 0) != 0;
+}
+
 /*
  * A program that we refuse ends the search, since one of the same name further on is not what was asked for. In spawns a file that is
  * not there is found out here, so that the actions on descriptors are not repeated for each folder.
@@ -166,7 +178,7 @@ static int search(const struct start *how, const char *file, char *const argv[],
         memcpy(path, at, len);
         path[len] = '/';
         memcpy(path + len + (len > 0), file, file_len + 1); /* an empty folder is the current one */
-        rc = how->how == START_SPAWN && access(path, F_OK) != 0 ? errno : start_file(how, path, argv, envp, with_shell);
+        rc = how->how == START_SPAWN && is_missing(how, path) ? errno : start_file(how, path, argv, envp, with_shell);
         if (!is_elsewhere(rc)) {
             return rc;
         }

@@ -13,7 +13,9 @@ enum start_how { START_EXECVE, START_EXECVEAT, START_FEXECVE, START_SPAWN };
 
 struct start {
     enum start_how how;
-    int directory, flags; /* EXECVEAT; FEXECVE: the descriptor */
+    /* Where relative paths begin; AT_FDCWD in EXECVE. SPAWN: SPAWN_FOLDER_UNKNOWN refuses them. FEXECVE: the descriptor. */
+    int directory;
+    int flags; /* EXECVEAT */
     /* SPAWN */
     int *pid;
     const posix_spawn_file_actions_t *actions;

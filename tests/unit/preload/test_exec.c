@@ -132,6 +132,9 @@ static const char *error(int number)
     return text;
 }
 
+static const char *folder_of_child; /* NULL: ours */
+static int descriptor_of_child = -1;
+
 static const char *spawned(bool is_searched, const char *path, char *const argv[], char *const envp[])
 {
     int pipes[2], rc;
@@ -140,6 +143,13 @@ static const char *spawned(bool is_searched, const char *path, char *const argv[
     assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
     assert_int_equal(posix_spawn_file_actions_init(&actions), 0);
     assert_int_equal(posix_spawn_file_actions_adddup2(&actions, pipes[1], 1), 0);
+    if (folder_of_child != NULL) {
+        assert_int_equal(posix_spawn_file_actions_addchdir_np(&actions, folder), 0);
+        assert_int_equal(posix_spawn_file_actions_addchdir_np(&actions, folder_of_child), 0);
+    }
+    if (descriptor_of_child != -1) {
+        assert_int_equal(posix_spawn_file_actions_addfchdir_np(&actions, descriptor_of_child), 0);
+    }
     rc = (is_searched ? posix_spawnp : posix_spawn)(&child, path, &actions, NULL, argv, envp);
     assert_int_equal(posix_spawn_file_actions_destroy(&actions), 0);
     assert_int_equal(close(pipes[1]), 0);
@@ -235,6 +245,30 @@ static void test_spawn(void **state)
     assert_string_equal(spawned(true, "nothing-like-it", args, envs), error(ENOENT));
     assert_string_equal(spawned(false, "static", args, envs), error(EACCES));
     assert_string_equal(spawned(true, "hidden", args, envs), error(EACCES));
+}
+
+/* A relative path is looked up where the child will be. */
+static void test_spawn_in_another_folder(void **state)
+{
+    (void)state;
+    folder_of_child = "p1";
+    assert_string_equal(spawned(false, "./hidden", args, envs), error(EACCES));
+    assert_string_equal(spawned(false, "../script", args, envs), "script ../script one two X=1");
+    assert_string_equal(spawned(true, "../p1/hidden", args, envs), error(EACCES));
+    folder_of_child = "p2";
+    assert_string_equal(spawned(false, "./hidden", args, envs), "hidden");
+    assert_string_equal(spawned(false, "/bin/echo", args, envs), "one two");
+    folder_of_child = "nothing";
+    assert_string_equal(spawned(false, "./hidden", args, envs), error(ENOENT));
+    assert_string_equal(spawned(false, "/bin/echo", args, envs), error(ENOENT));
+    folder_of_child = NULL;
+    descriptor_of_child = open("p1", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_string_equal(spawned(false, "./hidden", args, envs), error(EACCES));
+    assert_string_equal(spawned(false, "../p2/program", args, envs), "program ../p2/program one two");
+    assert_int_equal(close(descriptor_of_child), 0);
+    assert_string_equal(spawned(false, "./script", args, envs), error(EACCES)); /* an action could have opened it */
+    assert_string_equal(spawned(false, "/bin/echo", args, envs), error(EBADF));
+    descriptor_of_child = -1;
 }
 
 /* Notes are not answered, so they may come late. */
@@ -340,6 +374,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_arguments_in_a_row),
         cmocka_unit_test(test_programs_by_descriptor),
         cmocka_unit_test(test_spawn),
+        cmocka_unit_test(test_spawn_in_another_folder),
         cmocka_unit_test(test_what_does_not_load_us_is_refused),
         cmocka_unit_test(test_our_variable_goes_along),
         cmocka_unit_test(test_a_vfork_child_may_start_programs),

@@ -62,6 +62,7 @@ static void test_numbers_are_not_asked_for(void **state)
     assert_string_equal(describe(gethostbyname2("::1", AF_INET6)), "::1 () ::1");
     assert_fails(gethostbyname2("1.2.3.4", AF_INET6), HOST_NOT_FOUND);
     assert_fails(gethostbyname("::1"), HOST_NOT_FOUND);
+    assert_string_equal(describe(gethostbyname2("127.1", AF_UNIX)), "127.1 () 127.0.0.1"); /* libc does it so */
     assert_int_equal(seen->counts[RUN_RESOLVE], 0);
 }
 
@@ -129,12 +130,15 @@ static void test_results_of_the_reentrant_forms(void **state)
 
 static void test_addresses_have_names(void **state)
 {
+    struct in6_addr mapped;
     struct in_addr addr;
 
     (void)state;
     assert_true(inet_aton("192.0.2.1", &addr));
     assert_string_equal(describe(gethostbyaddr(&addr, sizeof addr, AF_INET)), "v4.test () 192.0.2.1");
     assert_fails(gethostbyaddr(&addr, sizeof addr - 1, AF_INET), NETDB_INTERNAL);
+    assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.2.1", &mapped), 1);
+    assert_string_equal(describe(gethostbyaddr(&mapped, sizeof mapped, AF_INET6)), "v4.test () 192.0.2.1");
     assert_true(inet_aton("192.0.2.77", &addr));
     assert_fails(gethostbyaddr(&addr, sizeof addr, AF_INET), HOST_NOT_FOUND);
     assert_true(inet_aton("192.0.2.9", &addr));
