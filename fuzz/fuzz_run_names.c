@@ -64,6 +64,10 @@ static void check_resolved(const uint8_t *body, size_t len)
         require(addr.family == AF_INET || addr.family == AF_INET6, "they are of a family");
     }
     for (size_t i = len - resolved.canon_len; i < len; i++) {
+        if (body[i] == '\0') { /* before an alias */
+            require(i + 1 < len && body[i + 1] != '\0', "no alias is empty");
+            continue;
+        }
         require(body[i] > ' ' && body[i] < 127 && strchr("$`;&|<>()'\"\\/", body[i]) == NULL, "the name is harmless");
     }
 }

@@ -32,6 +32,8 @@ struct list {
 struct found {
     struct list ipv4, ipv6;
     struct dns_name canonical;
+    size_t aliases_len;
+    char aliases[RUN_NAME_MAX - DNS_NAME_MAX]; /* a NUL before each; those of the hosts file alone */
 };
 
 struct half {
@@ -137,8 +139,10 @@ static size_t write_reply(struct run_names *names, struct run_names_ask *ask, ui
     append(names->out, &len, second);
     resolved.count = (uint32_t)(found->ipv4.count + found->ipv6.count);
     resolved.canon_len = (uint32_t)run_name_text(&found->canonical, canonical);
-    memcpy(names->out, &resolved, sizeof resolved);
     memcpy(names->out + len, canonical, resolved.canon_len);
+    memcpy(names->out + len + resolved.canon_len, found->aliases, found->aliases_len);
+    resolved.canon_len += (uint32_t)found->aliases_len;
+    memcpy(names->out, &resolved, sizeof resolved);
     trace_found(names, ask, name, first, second, by);
     return len + resolved.canon_len;
 }
@@ -404,6 +408,24 @@ static bool is_numeric(const char *name, struct socks6_addr *out)
     return true;
 }
 
+/* As many as there is room for. */
+static void add_aliases(const struct hosts *hosts, const struct dns_name *name, uint8_t type, struct found *found)
+{
+    char text[DNS_NAME_MAX + 1];
+    struct dns_name alias;
+    size_t at = 0, len;
+
+    while (hosts_next_alias(hosts, name, type, &at, &alias)) {
+        len = run_name_text(&alias, text);
+        if (len >= sizeof found->aliases - found->aliases_len) {
+            return;
+        }
+        found->aliases[found->aliases_len++] = '\0';
+        memcpy(found->aliases + found->aliases_len, text, len);
+        found->aliases_len += len;
+    }
+}
+
 /* `status` becomes EAI_MEMORY if there is none. */
 static bool in_hosts(struct run_names *names, const struct dns_name *name, uint16_t family, struct found *found,
                      int *status)
@@ -428,6 +450,9 @@ static bool in_hosts(struct run_names *names, const struct dns_name *name, uint1
         }
         if (count > 0 && !hosts_canonical(hosts, name, type, &found->canonical)) {
             found->canonical = *name;
+        }
+        if (count > 0 && found->aliases_len == 0) {
+            add_aliases(hosts, name, type, found);
         }
     }
     free(addrs);

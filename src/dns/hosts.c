@@ -260,7 +260,8 @@ static struct dns_name name_at(const struct hosts *hosts, uint32_t offset)
     return name;
 }
 
-bool hosts_canonical(const struct hosts *hosts, const struct dns_name *name, uint8_t type, struct dns_name *out)
+/* The first pair that has this name and an address of this type, or NONE. */
+static uint32_t find_pair(const struct hosts *hosts, const struct dns_name *name, uint8_t type)
 {
     struct dns_name folded = fold(name);
     uint32_t i = next_pair(hosts, &folded, *bucket(hosts, folded.wire, folded.len));
@@ -268,10 +269,40 @@ bool hosts_canonical(const struct hosts *hosts, const struct dns_name *name, uin
     while (i != NONE && hosts->pairs[i].type != type) {
         i = next_pair(hosts, &folded, hosts->pairs[i].next);
     }
+    return i;
+}
+
+bool hosts_canonical(const struct hosts *hosts, const struct dns_name *name, uint8_t type, struct dns_name *out)
+{
+    uint32_t i = find_pair(hosts, name, type);
+
     if (i == NONE) {
         return false;
     }
     *out = name_at(hosts, hosts->pairs[i].first);
+    return true;
+}
+
+/* The pairs of a line are one behind the other; all of them tell where its first name is. */
+bool hosts_next_alias(const struct hosts *hosts, const struct dns_name *name, uint8_t type, size_t *at,
+                      struct dns_name *out)
+{
+    uint32_t i = find_pair(hosts, name, type);
+    size_t next = *at;
+
+    if (i == NONE) {
+        return false;
+    }
+    if (next == 0) {
+        for (next = i; hosts->pairs[next].name != hosts->pairs[i].first; next--) {
+        }
+        next++;
+    }
+    if (next >= hosts->pair_count || hosts->pairs[next].first != hosts->pairs[i].first) {
+        return false;
+    }
+    *out = name_at(hosts, hosts->pairs[next].name);
+    *at = next + 1;
     return true;
 }
 

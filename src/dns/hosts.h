@@ -35,6 +35,10 @@ bool hosts_have(const struct hosts *hosts, const struct dns_name *name);
  */
 bool hosts_canonical(const struct hosts *hosts, const struct dns_name *name, uint8_t type, struct dns_name *out);
 
+/* The others of that line, in their order. `*at` is 0 at first and moved on; false: that was all. */
+bool hosts_next_alias(const struct hosts *hosts, const struct dns_name *name, uint8_t type, size_t *at,
+                      struct dns_name *out);
+
 /*
  * Names of an address (its port does not matter), in the order of the file. `*at` is 0 at first and moved on; false: that was
  * all.

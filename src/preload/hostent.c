@@ -184,7 +184,10 @@ static int by_answer(struct outcome *to, const char *name, int family, const str
                         .count = found->count,
                         .addresses = found->addresses};
 
-    if (is_alias(name, host.name)) {
+    if (strlen(found->canon) < found->canon_len) {
+        host.aliases = found->canon + strlen(found->canon) + 1;
+        host.aliases_len = found->canon_len + 1 - (strlen(found->canon) + 1);
+    } else if (is_alias(name, host.name)) {
         host.aliases = name;
         host.aliases_len = strlen(name) + 1;
     }

@@ -68,6 +68,7 @@ static bool unpack(const char *body, size_t len, struct names_addresses *out)
     memcpy(out->addresses, body + sizeof head, addresses_len);
     memcpy(out->canon, body + sizeof head + addresses_len, head.canon_len);
     out->canon[head.canon_len] = '\0';
+    out->canon_len = head.canon_len;
     return true;
 }
 

@@ -17,7 +17,8 @@
 struct names_addresses {
     uint32_t count;
     struct run_addr addresses[RUN_ADDRESSES_MAX];
-    char canon[RUN_NAME_MAX + 1]; /* "" = unknown */
+    uint32_t canon_len;
+    char canon[RUN_NAME_MAX + 1]; /* "" = unknown; aliases of hosts(5) follow, a NUL behind each */
 };
 
 /* Asks: a connection on which the answer will come, or an EAI_ code. */

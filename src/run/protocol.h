@@ -164,11 +164,11 @@ struct run_resolve {
     uint32_t flags;
 };
 #define RUN_RESOLVE_ADDRCONFIG 1u /* AI_ADDRCONFIG */
-#define RUN_NAME_MAX 1024u
+#define RUN_NAME_MAX 1024u        /* of canon_len, too */
 
 struct run_resolved {
     uint32_t count;     /* struct run_addr follow, in the order to try them, ports 0 */
-    uint32_t canon_len; /* then the canonical name, without NUL or final dot */
+    uint32_t canon_len; /* then the canonical name without a final dot; those of hosts(5) have aliases, a NUL before each */
 };
 #define RUN_ADDRESSES_MAX 256u
 #define RUN_ASK_SYSTEM 1 /* a status: NO_PROXY has this name, the system's resolver knows it */

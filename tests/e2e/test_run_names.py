@@ -151,7 +151,7 @@ print(socket.gethostbyname_ex("printer"), socket.gethostbyname_ex("short"))
 print(socket.getfqdn("192.0.2.77"), socket.gethostbyname("localhost"))
 """
     assert python(proxy.url(), code, wrapper=isolate.with_files(files), LC_ALL="C") == [
-        "('printer.lan', [], ['192.0.2.77']) ('short.corp.test', [], ['192.0.2.5'])", "printer.lan 127.0.0.1"]
+        "('printer.lan', ['printer'], ['192.0.2.77']) ('short.corp.test', [], ['192.0.2.5'])", "printer.lan 127.0.0.1"]
     assert {one.question[0].name.to_text() for one in proxy.queries} == {"short.corp.test."}
 
 

@@ -320,7 +320,10 @@ const char *names_resolve(struct names *names, const char *name, uint16_t family
     }
     text[len++] = '=';
     memcpy(text + len, reply.body + reply.len - resolved.canon_len, resolved.canon_len);
-    text[len + resolved.canon_len] = '\0';
+    for (uint32_t i = 0; i < resolved.canon_len; i++, len++) {
+        text[len] = text[len] == '\0' ? '+' : text[len]; /* before an alias */
+    }
+    text[len] = '\0';
     return text;
 }
 

@@ -169,6 +169,43 @@ static void test_hosts_are_found_by_name(void **state)
     hosts_free(hosts);
 }
 
+static void test_hosts_tell_the_other_names_of_a_line(void **state)
+{
+    static const char text[] =
+        "192.0.2.1 one a b\n192.0.2.1 other a\n2001:db8::1 six a\n192.0.2.2 alone\n192.0.2.3 x y z";
+    static const struct {
+        const char *name;
+        uint8_t type;
+        const char *canonical, *aliases[4];
+    } cases[] = {
+        {"one", SOCKS6_ADDR_IPV4, "one", {"a", "b"}}, {"b", SOCKS6_ADDR_IPV4, "one", {"a", "b"}},
+        {"a", SOCKS6_ADDR_IPV4, "one", {"a", "b"}},   {"a", SOCKS6_ADDR_IPV6, "six", {"a"}},
+        {"alone", SOCKS6_ADDR_IPV4, "alone", {NULL}}, {"Z.", SOCKS6_ADDR_IPV4, "x", {"y", "z"}},
+        {"other", SOCKS6_ADDR_IPV4, "other", {"a"}},
+    };
+    struct hosts *hosts = hosts_parse(text, sizeof text - 1, &key);
+
+    (void)state;
+    assert_non_null(hosts);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct dns_name name = name_of(cases[i].name), found, expected = name_of(cases[i].canonical);
+        size_t at = 0;
+
+        assert_true(hosts_canonical(hosts, &name, cases[i].type, &found));
+        assert_true(dns_name_equal(&found, &expected));
+        for (size_t k = 0; cases[i].aliases[k] != NULL; k++) {
+            expected = name_of(cases[i].aliases[k]);
+            assert_true(hosts_next_alias(hosts, &name, cases[i].type, &at, &found));
+            assert_true(dns_name_equal(&found, &expected));
+        }
+        assert_false(hosts_next_alias(hosts, &name, cases[i].type, &at, &found));
+    }
+    struct dns_name none = name_of("none"), found;
+    size_t at = 0;
+    assert_false(hosts_next_alias(hosts, &none, SOCKS6_ADDR_IPV4, &at, &found));
+    hosts_free(hosts);
+}
+
 static void test_hosts_cut_anywhere_are_read(void **state)
 {
     (void)state;
@@ -349,6 +386,7 @@ int main(void)
         cmocka_unit_test(test_resolv_conf_is_understood),
         cmocka_unit_test(test_resolv_conf_defaults_and_caps),
         cmocka_unit_test(test_hosts_are_found_by_name),
+        cmocka_unit_test(test_hosts_tell_the_other_names_of_a_line),
         cmocka_unit_test(test_hosts_cut_anywhere_are_read),
         cmocka_unit_test(test_a_name_has_a_bounded_number_of_addresses),
         cmocka_unit_test(test_hosts_have_names_of_all_lengths),

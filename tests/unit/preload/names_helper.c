@@ -99,6 +99,13 @@ static int resolve(const struct run_resolve *question, const char *name, struct 
     if (strcmp(name, "alias.test") == 0) {
         return add_addresses(reply, 2, real, 0, "real.test");
     }
+    if (strcmp(name, "in-hosts.test") == 0) { /* with an alias, as from hosts(5) */
+        int rc = add_addresses(reply, 1, ipv4, 0, "first.test");
+
+        add(reply, "\0in-hosts.test\0third", sizeof "\0in-hosts.test\0third" - 1);
+        ((struct run_resolved *)(void *)reply->body)->canon_len += (uint32_t)(sizeof "\0in-hosts.test\0third" - 1);
+        return rc;
+    }
     if (strcmp(name, "www") == 0) {
         return add_addresses(reply, 1, ipv4, 0, "www.search.test");
     }

@@ -2,7 +2,7 @@
  * A helper that answers from a table, as a process of its own behind a real socket. The program under test starts itself anew with
  * SOCKS6_RUN in its environment, as it would be under `socks6 run`.
  *
- * Names: v4.test, v6.test, both.test, many.test (200 addresses), alias.test (which is real.test), scope.test (link-local), none.test (no
+ * Names: v4.test, v6.test, both.test, many.test (200 addresses), alias.test (which is real.test), in-hosts.test, scope.test (link-local), none.test (no
  * address of the family), again.test (EAI_AGAIN), system.test and localhost (RUN_ASK_SYSTEM), held.test (v4.test, once released). Replies
  * that make no sense: gone.test, short.test, many-too-many.test, odd.test. Addresses: 192.0.2.1 and 192.0.2.3 have names, 192.0.2.9 is
  * EAI_AGAIN, 127.0.0.1 is RUN_ASK_SYSTEM. DNS questions: their own name decides, see names_helper.c.

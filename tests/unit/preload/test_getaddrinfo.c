@@ -119,6 +119,9 @@ static void test_the_first_has_the_canonical_name(void **state)
     assert_non_null(list->ai_next);
     assert_null(list->ai_next->ai_canonname);
     freeaddrinfo(list);
+    assert_int_equal(getaddrinfo("in-hosts.test", NULL, &hints, &list), 0);
+    assert_string_equal(list->ai_canonname, "first.test");
+    freeaddrinfo(list);
 }
 
 static void test_a_scope_is_kept(void **state)

@@ -50,6 +50,7 @@ static void test_names_have_addresses_and_aliases(void **state)
     assert_string_equal(describe(gethostbyname("both.test")), "both.test () 192.0.2.2");
     assert_string_equal(describe(gethostbyname2("both.test", AF_INET6)), "both.test () 2001:db8::2");
     assert_string_equal(describe(gethostbyname("alias.test")), "real.test (alias.test) 192.0.2.3 192.0.2.4");
+    assert_string_equal(describe(gethostbyname("in-hosts.test")), "first.test (in-hosts.test third) 192.0.2.1");
     assert_string_equal(describe(gethostbyname("www")), "www.search.test () 192.0.2.1"); /* a search domain */
 }
 
