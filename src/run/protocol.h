@@ -166,9 +166,13 @@ struct run_resolve {
 #define RUN_RESOLVE_ADDRCONFIG 1u /* AI_ADDRCONFIG */
 #define RUN_NAME_MAX 1024u        /* of canon_len, too */
 
+/*
+ * Then struct run_addr, in the order to try them, ports 0; then the canonical name, no dot at its end. From hosts(5) its aliases
+ * follow, a NUL before each.
+ */
 struct run_resolved {
-    uint32_t count;     /* struct run_addr follow, in the order to try them, ports 0 */
-    uint32_t canon_len; /* then the canonical name without a final dot; those of hosts(5) have aliases, a NUL before each */
+    uint32_t count;
+    uint32_t canon_len; /* with the aliases */
 };
 #define RUN_ADDRESSES_MAX 256u
 #define RUN_ASK_SYSTEM 1 /* a status: NO_PROXY has this name, the system's resolver knows it */

@@ -218,6 +218,38 @@ static void test_getnameinfo_decodes_names(void **state)
     assert_true(strncmp(name_of("192.0.2.5", NI_NUMERICSERV | NI_IDN, NI_MAXHOST), "0 ", 2) == 0);
 }
 
+/* libc would look up the host's name inside, where we do not see it. */
+static void test_gethostid_asks_the_helper(void **state)
+{
+    static const char name[] = "v4.test";
+    uint32_t expected = inet_addr("192.0.2.1");
+
+    (void)state;
+    if (access("/etc/hostid", F_OK) == 0 || unshare(CLONE_NEWUTS) != 0 || sethostname(name, sizeof name - 1) != 0) {
+        skip();
+    }
+    names_helper_forget();
+    assert_int_equal((uint32_t)gethostid(), expected << 16 | expected >> 16);
+    assert_int_equal(seen->counts[RUN_RESOLVE], 1);
+    assert_int_equal(sethostname("nothing.test", 12), 0);
+    assert_int_equal(gethostid(), 0);
+}
+
+static void test_commands_of_old_are_refused(void **state)
+{
+    char host[] = "v4.test", *name = host;
+
+    (void)state;
+    names_helper_forget();
+    errno = 0;
+    assert_int_equal(rexec(&name, htons(512), "user", "password", "true", NULL), -1);
+    assert_int_equal(errno, ENETUNREACH);
+    assert_int_equal(rcmd(&name, htons(514), "user", "user", "true", NULL), -1);
+    assert_int_equal(ruserok("v4.test", 0, "user", "user"), -1);
+    assert_int_equal(iruserok(htonl(INADDR_LOOPBACK), 0, "user", "user"), -1);
+    assert_int_equal(seen->counts[RUN_RESOLVE] + seen->counts[RUN_REVERSE], 0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -231,6 +263,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_getnameinfo),
         cmocka_unit_test(test_getnameinfo_without_our_own_domain),
         cmocka_unit_test(test_getnameinfo_decodes_names),
+        cmocka_unit_test(test_gethostid_asks_the_helper),
+        cmocka_unit_test(test_commands_of_old_are_refused),
     };
     int failed;
 
