@@ -16,11 +16,13 @@ import ipaddress
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
 import tempfile
 import threading
+import time
 
 import dns.flags
 import dns.message
@@ -142,12 +144,14 @@ class Unreachables:
             if where[2] != socket.PACKET_HOST:
                 continue
             if packet[0] >> 4 == 4 and packet[9] == socket.IPPROTO_TCP and packet[16:20] == dead:
+                time.sleep(0.003)  # connect(2) has returned by then
                 body = struct.pack("!BBHI", 3, 1, 0, 0) + packet[:28]
                 total = sum(struct.unpack(f"!{len(body) // 2}H", body))
                 total = (total & 0xffff) + (total >> 16)
                 total = ~(total + (total >> 16)) & 0xffff
                 self.icmp.sendto(body[:2] + struct.pack("!H", total) + body[4:], (str(ipaddress.ip_address(packet[12:16])), 0))
             elif packet[0] >> 4 == 6 and packet[6] == socket.IPPROTO_TCP and packet[24:40] == dead6:
+                time.sleep(0.003)
                 self.icmp6.sendto(struct.pack("!BBHI", 1, 3, 0, 0) + packet[:1000], (str(ipaddress.ip_address(packet[8:24])), 0))
 
     def close(self):
@@ -235,6 +239,9 @@ class RunWorld:
     def stop_proxy(self):
         if self.daemon:
             one, self.daemon = self.daemon, None
+            if one.alive():  # SILENT would be waited for
+                one.signal(signal.SIGTERM)
+                one.wait_line(lambda line: "draining" in line or "stopped" in line, "its end")
             one.stop()
 
     def url(self, userinfo="", port=PROXY_PORT):
