@@ -205,9 +205,9 @@ print("errno", errno.errorcode[s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)]
 
 
 def test_proxy_that_is_not_there(world, trace):
-    for url, expected in ((world.url(port=1), "ENETUNREACH"), (f"socks6://{run_world.SILENT}:1080", "ETIMEDOUT")):
+    for url in (world.url(port=1), f"socks6://{run_world.SILENT}:1080"):
         done = world.run(*PYTHON, CONNECT + LOOKUP, url=url, options=["-w", "1"], env=trace.env)
-        assert output(done) == [f"errno {expected}", EAI_AGAIN], done
+        assert output(done) == ["errno ENETUNREACH", EAI_AGAIN], done
 
 
 def test_stalling_proxy_does_not_block_connect(world, trace, running):
