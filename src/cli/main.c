@@ -19,7 +19,7 @@
 static const struct command commands[] = {
     {"connect", "HOST PORT", "standard input and output to HOST and PORT", cmd_connect},
     {"dns", "NAME [TYPE]...", "DNS questions, as of dig(1); or a local DNS server", cmd_dns},
-    {"run", "PROGRAM [ARG]...", "a program, with its connections and names through the proxy", cmd_run},
+    {"run", "PROGRAM [ARG]...", "a program, with all its connections and names", cmd_run},
     {"probe", "[PROXY]", "what a proxy is and can do", cmd_probe},
     {"passwd", "FILE NAME", "set a password in the users file of socks6d", cmd_passwd},
 };
