@@ -257,6 +257,7 @@ def test_options_live_on_the_programs_own_socket(proxy, gate):
         gate.set()
         wait_for(connection.sock, select.POLLOUT)
         assert shim.getsockopt(number, socket.IPPROTO_TCP, socket.TCP_INFO, 200)[1][0] == 1  # ESTABLISHED
+        assert shim.getsockopt(number, socket.IPPROTO_IP, 14)[0] == 0  # IP_MTU
         connection.sock.close()
         ends_well(process)
 
