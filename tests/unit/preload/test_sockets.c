@@ -61,7 +61,7 @@ struct server {
 static void serve_one(int fd, enum manner manner)
 {
     const struct linger reset = {1, 0};
-    char buf[65536];
+    char buf[2048];
     ssize_t n = 0;
 
     switch (manner) {
@@ -590,6 +590,51 @@ static void test_options_set_before_connect_stay(void **state)
         assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
         (void)close(fd);
     }
+}
+
+/* Most sockets have no option set, and are passed over quickly: not those where it was done in a roundabout way. */
+static void test_options_set_on_a_duplicate_stay(void **state)
+{
+    (void)state;
+    for (int i = 0; echoes[i] != NULL; i++) {
+        struct sockaddr_in to = address(echoes[i], 80);
+        int fd = new_socket(0), copy = dup(fd), value = 45;
+        socklen_t len = sizeof value;
+
+        assert_return_code(setsockopt(copy, IPPROTO_IP, IP_TTL, &value, len), errno);
+        assert_return_code(dial(fd, &to), errno);
+        value = 0;
+        assert_return_code(getsockopt(fd, IPPROTO_IP, IP_TTL, &value, &len), errno);
+        assert_int_equal(value, 45);
+        assert_int_equal(dial(fd, &to), -1);
+        assert_int_equal(errno, EISCONN);
+        (void)close(copy);
+        (void)close(fd);
+    }
+}
+
+static void test_signals_of_streams_come(void **state)
+{
+    struct sockaddr_in to = address("192.0.2.2", 80);
+    struct timespec wait = {WAIT_MS / 1000, 0};
+    int fd = new_socket(SOCK_NONBLOCK), number = SIGRTMIN + 1;
+    sigset_t set;
+    siginfo_t info;
+
+    (void)state;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, number);
+    assert_int_equal(pthread_sigmask(SIG_BLOCK, &set, NULL), 0);
+    assert_return_code(fcntl(fd, F_SETOWN, getpid()), errno);
+    assert_return_code(fcntl(fd, F_SETSIG, number), errno);
+    assert_return_code(fcntl(fd, F_SETFL, O_ASYNC | O_NONBLOCK), errno);
+    assert_int_equal(dial(fd, &to), -1);
+    assert_int_equal(errno, EINPROGRESS);
+    assert_int_equal(sigtimedwait(&set, &info, &wait), number);
+    assert_int_equal(info.si_fd, fd);
+    assert_int_equal(poll_now(fd, POLLIN | POLLOUT), POLLOUT);
+    assert_int_equal(fcntl(fd, F_GETFL) & O_ASYNC, O_ASYNC);
+    (void)close(fd);
 }
 
 static void test_ipv6_sockets_keep_their_family(void **state)
@@ -1296,6 +1341,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_names_are_destination_and_proxys_address),
         cmocka_unit_test(test_options_as_on_tcp),
         cmocka_unit_test(test_options_set_before_connect_stay),
+        cmocka_unit_test(test_options_set_on_a_duplicate_stay),
+        cmocka_unit_test(test_signals_of_streams_come),
         cmocka_unit_test(test_ipv6_sockets_keep_their_family),
         cmocka_unit_test(test_connected_sockets_can_be_dissolved),
         cmocka_unit_test(test_non_blocking_connect_waits_in_kernel),
