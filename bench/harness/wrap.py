@@ -28,6 +28,7 @@ class Target:
     command: tuple  # before the load; {...} are filled in
     needs: str = ""  # a program that may be missing
     is_tls: bool = False
+    is_early: bool = False  # connect() returns before there is a connection: it alone is no measure
 
 
 RUN = ("{socks6}", "run", "-x", "{url}")
@@ -35,9 +36,9 @@ TARGETS = {
     "direct": Target("no proxy", ()),
     "run": Target("socks6 run", (*RUN, "--")),
     "run-again": Target("socks6 run, once more (control)", (*RUN, "--")),
-    "run-early": Target("socks6 run --early", (*RUN, "--early", "--")),
+    "run-early": Target("socks6 run --early", (*RUN, "--early", "--"), is_early=True),
     "run-tls": Target("socks6 run, TLS", (*RUN, "--"), is_tls=True),
-    "run-tls-early": Target("socks6 run --early, TLS", (*RUN, "--early", "--"), is_tls=True),
+    "run-tls-early": Target("socks6 run --early, TLS", (*RUN, "--early", "--"), is_tls=True, is_early=True),
     "proxychains4": Target("proxychains4", ("proxychains4", "-q", "-f", "{proxychains}"), "proxychains4"),
     "torsocks": Target("torsocks", ("torsocks",), "torsocks"),
 }
@@ -52,10 +53,10 @@ class Measure:
 
 
 MEASURES = {
-    "link-connect": Measure(f"Connections, a link of {LINK_MS} ms to the proxy", "link", "connect", 16),
+    "link-connect": Measure(f"New connections, a link of {LINK_MS} ms to the proxy", "link", "connect", 16),
     "link-request": Measure(f"A request on each connection, a link of {LINK_MS} ms", "link", "request", 16),
     "link-keep": Measure(f"Requests on standing connections, a link of {LINK_MS} ms", "link", "keep", 16),
-    "loopback-connect": Measure("Connections, loopback", "loopback", "connect", 8),
+    "loopback-connect": Measure("New connections, loopback", "loopback", "connect", 8),
     "loopback-request": Measure("A request on each connection, loopback", "loopback", "request", 8),
     "loopback-keep": Measure("Requests on standing connections, loopback", "loopback", "keep", 8),
 }
@@ -217,7 +218,8 @@ class Run:
             for name in random.sample(self.options.measures, len(self.options.measures)):
                 measure = MEASURES[name]
                 seconds = self.options.seconds * (3 if measure.place == "link" else 1)
-                for target in random.sample(targets, len(targets)):
+                fitting = [target for target in targets if measure.kind != "connect" or not TARGETS[target].is_early]
+                for target in random.sample(fitting, len(fitting)):
                     sample = stages[measure.place].sample(TARGETS[target], measure, seconds)
                     if "problem" in sample:
                         self.say(f"  {name} {target}: {sample['problem']}")

@@ -164,6 +164,41 @@ def test_round_trips_with_bad_arguments_are_refused(tmp_path, arguments):
     assert done.returncode == 2 and "usage:" in done.stderr
 
 
+def test_wrapped_programs_in_small(tmp_path, isolation, leaves_nothing):
+    if not os.path.exists("/dev/net/tun"):
+        pytest.skip("no /dev/net/tun")
+    targets = ["direct", "run", "run-again", "run-early", "run-tls"]
+    done = subprocess.run([*bench(tmp_path)[:-2], "wrap", "--rounds", "1", "--seconds", "0.2", "--only", ",".join(targets), "--out",
+                           str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    measures = json.loads((tmp_path / "wrap.json").read_text(encoding="utf-8"))["measures"]
+    assert set(measures) == {f"{place}-{kind}" for place in ("link", "loopback") for kind in ("connect", "request", "keep")}
+    for name, measure in measures.items():
+        # connect() of --early says nothing.
+        assert set(measure["targets"]) == set(targets) - ({"run-early"} if name.endswith("-connect") else set()), name
+        for target, found in measure["targets"].items():
+            assert found["rate"] > 0 and not found["problems"], (name, target)
+            if name.startswith("link"):  # nothing is faster than its round trips: connect, request
+                trips = {"connect": 1, "keep": 1, "request": 1 if target == "run-early" else 2}[name.partition("-")[2]]
+                assert found["mean_us"] >= 50_000 * trips - 500, (name, target)
+
+
+@pytest.mark.parametrize("arguments", [["--only", "nonsense"], ["--measure", "nonsense"], ["--seconds", "-1"], ["--rounds", "-1"]])
+def test_wrapping_with_bad_arguments_is_refused(tmp_path, arguments):
+    done = subprocess.run([*bench(tmp_path)[:-2], "wrap", "--out", str(tmp_path), *arguments], capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 2 and "usage:" in done.stderr
+
+
+def test_the_wrapped_load_counts_errors(leaves_nothing):
+    with listening() as closed:
+        port = closed.addr[1]
+    done = subprocess.run([os.path.join(build_dir(), "bench", "wrap_load"), "kind=request", "host=127.0.0.1", f"port={port}", "workers=2",
+                           "seconds=0.1", "warm=0"], capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout)
+    assert found["ops"] == 0 and found["errors"] > 0 and "refused" in found["first_error"]
+
+
 def load(*arguments):
     return subprocess.run([os.path.join(build_dir(), "bench", "load"), *arguments], capture_output=True, text=True, check=False)
 

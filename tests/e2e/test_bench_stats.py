@@ -11,7 +11,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "bench"))
 
-from harness import cases, chart, publish, report, rtt_report, rtt_rows, sampling, stats  # noqa: E402
+from harness import cases, chart, publish, report, rtt_report, rtt_rows, sampling, stats, wrap, wrap_report  # noqa: E402
 from harness import campaign as harness_campaign  # noqa: E402
 from harness.campaign import Journal  # noqa: E402
 from harness.world import BenchError  # noqa: E402
@@ -434,3 +434,31 @@ def test_round_trip_report_names_what_differs_and_what_is_left_out():
     assert "**2C+S** instead of C+S" in text and "| yes | 1 of 3 |" in text
     assert "| 52.0 ms | **no** | - |" in text
     assert "Left out, because there is no tls: `socks6-tls-cold`." in text
+
+
+def wrap_samples(rates, **more):
+    return [{"measure": "link-connect", "target": target, "round": number, "rate": rate + number, "mean_us": 50_000.0, "p50_us": 50_000.0,
+             "p99_us": 60_000.0, **more.get(target, {})} for target, rate in rates.items() for number in range(5)]
+
+
+class WrapOptions:
+    rounds, seconds, measures = 5, 1, ["link-connect"]
+
+
+def wrap_results(rates, **more):
+    return wrap_report.evaluate(wrap_samples(rates, **more), wrap.TARGETS, wrap.MEASURES, WrapOptions, ["torsocks: it is not installed"], 50)
+
+
+@pytest.mark.parametrize("ours, verdict", [(300, stats.MET), (150, stats.MISSED)])
+def test_wrapping_is_judged_against_its_goal(ours, verdict):
+    results = wrap_results({"run": ours, "run-again": ours, "proxychains4": 100})
+    assert [goal["verdict"] for goal in results["goals"]] == [verdict]
+    text = wrap_report.markdown(results)
+    assert "| socks6 run |" in text and "| 50.00 | 60.00 | 1.0 |" in text and "Left out: torsocks: it is not installed." in text
+
+
+def test_wrapping_with_errors_is_not_judged():
+    results = wrap_results({"run": 300, "run-again": 300, "proxychains4": 100}, proxychains4={"problem": "3 errors"})
+    assert results["goals"][0]["verdict"] == stats.UNKNOWN
+    text = wrap_report.markdown(results)
+    assert "| proxychains4 | **failed** |" in text and "`proxychains4`: proxychains4: 3 errors" in text
