@@ -549,7 +549,7 @@ def test_help_and_version():
 def test_only_what_exists_is_listed():
     text = socks6("--help").stdout.decode()
     listed = [line.split()[0] for line in text.split("tells more):\n")[1].split("\n\n")[0].splitlines()]
-    assert listed == ["connect", "dns", "probe", "passwd"]
+    assert listed == ["connect", "dns", "run", "probe", "passwd"]
     for name in listed:
         assert socks6(name, "--help").returncode == 0
 
