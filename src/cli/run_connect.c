@@ -280,11 +280,20 @@ static bool enter(struct run_connection *c)
     return true;
 }
 
+/* The mark, or the pad, or bytes that went with the request. A program that waits has not sent its pad. */
+static size_t bytes_to_skip(const struct run_connection *c)
+{
+    if (c->is_marked) {
+        return 1;
+    }
+    return c->is_blocking ? 0 : c->pad_len;
+}
+
 static void open_tunnel(struct run_connection *c, const struct socks6_dial_result *result)
 {
     struct run_connects *all = c->all;
     struct run_tunnel_start start = {.stream = c->dial.stream,
-                                     .skip = c->is_marked ? 1 : c->pad_len,
+                                     .skip = bytes_to_skip(c),
                                      .pid = c->pid,
                                      .is_fd_registered = c->is_watched,
                                      .is_stream_registered = c->dial.io.fd >= 0};

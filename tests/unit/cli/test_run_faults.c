@@ -147,6 +147,7 @@ static void *serve_proxy(void *arg)
 struct program {
     struct run_serve *serve;
     uint32_t flags;
+    int own; /* the socket that goes along; -1 = none */
     bool is_hung;
     bool is_served; /* the echo came back */
 };
@@ -176,6 +177,24 @@ static int open_talk(const struct program *p, uint8_t secret[RUN_SECRET_LEN])
     return fd;
 }
 
+/* With a descriptor, unless that is -1. */
+static void send_with(int fd, void *bytes, size_t len, int own)
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {.header = {.cmsg_len = CMSG_LEN(sizeof own), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    struct iovec iov = {bytes, len};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    memcpy(CMSG_DATA(&control.header), &own, sizeof own);
+    if (own >= 0) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+    }
+    (void)__real_sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
 static void ask(const struct program *p, int fd, const uint8_t *secret)
 {
     struct {
@@ -189,7 +208,7 @@ static void ask(const struct program *p, int fd, const uint8_t *secret)
     whole.body.cookie = 1;
     whole.body.flags = p->flags;
     whole.body.pad_len = PAD;
-    (void)__real_send(fd, &whole, sizeof whole, MSG_NOSIGNAL);
+    send_with(fd, &whole, sizeof whole, p->own);
 }
 
 static bool receive(struct program *p, int fd, void *buf, size_t len)
@@ -304,16 +323,19 @@ static bool run_once(struct program *p, bool is_early, unsigned n)
     return has_failed;
 }
 
-static void check(uint32_t flags, bool is_early, int error)
+static void check_with(uint32_t flags, bool is_early, int error, bool has_own)
 {
     bool has_more = true;
     unsigned n;
 
     failure = error;
     for (n = 0; has_more; n++) {
-        struct program p = {.flags = flags};
+        struct program p = {.flags = flags, .own = has_own ? __real_socket(AF_INET, SOCK_STREAM, 0) : -1};
 
         has_more = run_once(&p, is_early, n) || n == 0;
+        if (has_own) {
+            assert_int_equal(close(p.own), 0);
+        }
         if (p.is_hung) {
             fail_msg("the program hung when call %u, %s(), failed with %s", n, what_failed, strerror(error));
         }
@@ -322,6 +344,12 @@ static void check(uint32_t flags, bool is_early, int error)
         }
     }
     assert_true(n > 10);
+}
+
+static void check(uint32_t flags, bool is_early, int error)
+{
+    check_with(flags, is_early, error, true);
+    check_with(flags, is_early, error, false);
 }
 
 static void test_blocking_connect(void **state)
