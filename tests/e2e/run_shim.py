@@ -167,9 +167,10 @@ class PortProxy(Peer):
 def answer(code, **more):
     """A plan: this reply code, and with success an echo."""
     def plan(sock, request):
-        sock.sendall(AUTH_OK + reply6(code, **more))
-        if code == 0:
-            echo(sock, request)
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # the program may have given up
+            sock.sendall(AUTH_OK + reply6(code, **more))
+            if code == 0:
+                echo(sock, request)
     return plan
 
 
