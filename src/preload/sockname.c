@@ -8,6 +8,7 @@
 #include "preload/addr.h"
 #include "preload/export.h"
 #include "preload/real.h"
+#include "preload/route.h"
 #include "preload/stream.h"
 #include "preload/sys.h"
 #include "preload/udp_dns.h"
@@ -77,23 +78,20 @@ static bool is_connected(int fd)
     return sys_getpeername(fd, &peer, &len) == 0 && (peer.ss_family == AF_INET || peer.ss_family == AF_INET6);
 }
 
-/* The address that the kernel would have used: asked by way of a UDP socket, which sends nothing. */
+/* The address that the kernel would have used. */
 static void guess_address(const struct run_addr *peer, struct run_addr *out)
 {
     struct sockaddr_storage addr;
-    socklen_t len = addr_show(peer, peer->family, &addr);
-    long fd = SYS_CALL(SYS_socket, peer->family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    socklen_t len = sizeof addr;
+    int fd = route_open(peer);
 
     if (fd < 0) {
         return;
     }
-    if (SYS_CALL(SYS_connect, fd, &addr, len) == 0) {
-        len = sizeof addr;
-        if (sys_getsockname((int)fd, &addr, &len) == 0) {
-            (void)addr_parse(&addr, len, out, NULL);
-        }
+    if (sys_getsockname(fd, &addr, &len) == 0) {
+        (void)addr_parse(&addr, len, out, NULL);
     }
-    sys_close((int)fd);
+    sys_close(fd);
 }
 
 /*

@@ -68,6 +68,9 @@ DIFFERENT = [
     ("processes", "connected by the child: getpeername = 0", "connected by the child: getpeername = -1 ENOTCONN",
      "connect() puts another socket in the place of the caller's descriptor, and of its copies in the same process; a process that "
      "shares the old one since a fork keeps that."),
+    ("options", "connected 0 IP_MTU: length 4", "connected 0 IP_MTU: ENOTCONN",
+     "The kernel forgets a connection's route when its IP_TOS is set, until it sends again: here that is when the program's options are "
+     "taken over by the connection to the proxy."),
     ("names", r"(gethostbyname_r .*), small buffer = ERANGE: NETDB_INTERNAL", r"(gethostbyname_r .*), small buffer = 0: (NO_DATA|HOST_NOT_FOUND)",
      "libc asks for a larger buffer before it knows that there is nothing to be put into it."),
     ("names", r"gethostbyname2 \S+ family 1: .*", r"gethostbyname2 \S+ family 1: NETDB_INTERNAL",
