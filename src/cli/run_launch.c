@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -127,29 +128,49 @@ static void reap(struct launcher *l)
     }
 }
 
-/* True: SIGCONT was among them. */
-static bool take_signals(struct launcher *l)
+static void take_signals(struct launcher *l)
 {
     struct signalfd_siginfo info;
-    bool is_continued = false;
 
     while (read(l->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
-        is_continued = is_continued || info.ssi_signo == SIGCONT;
         if (info.ssi_signo != SIGCHLD) {
             pass_on(l, &info);
         }
     }
-    return is_continued;
 }
 
-static void take_report(struct launcher *l, const struct run_report *report, bool is_continued)
+/* proc(5): the state follows the name, which may hold anything. */
+static bool is_stopped(pid_t pid)
+{
+    char path[32], stat[512];
+    const char *state;
+    ssize_t n;
+    int fd;
+
+    (void)snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    n = read(fd, stat, sizeof stat - 1);
+    (void)close(fd);
+    stat[n > 0 ? n : 0] = '\0';
+    state = strrchr(stat, ')');
+    return state != NULL && strncmp(state, ") T", 3) == 0;
+}
+
+/*
+ * A report of a stop that is over by now was made when we were stopped, too: whoever woke us has woken the program, or we have. It may
+ * well come after SIGCONT.
+ */
+static void take_report(struct launcher *l, const struct run_report *report)
 {
     switch (report->kind) {
     case RUN_REPORT_STARTED:
         l->program = report->pid;
         break;
     case RUN_REPORT_STOPPED:
-        if (!is_continued) { /* else it was before, together with us */
+        if (is_stopped(l->program)) {
             (void)raise(SIGSTOP);
         }
         break;
@@ -161,13 +182,13 @@ static void take_report(struct launcher *l, const struct run_report *report, boo
     }
 }
 
-static void take_reports(struct launcher *l, bool is_continued)
+static void take_reports(struct launcher *l)
 {
     struct run_report report;
     ssize_t n;
 
     while ((n = read(l->report_fd, &report, sizeof report)) == (ssize_t)sizeof report) {
-        take_report(l, &report, is_continued);
+        take_report(l, &report);
     }
     if (n == 0) { /* the helper has ended */
         (void)close(l->report_fd);
@@ -187,7 +208,7 @@ static void wait_for_start(struct launcher *l)
         if (poll(&report, 1, -1) < 0 && errno != EINTR) {
             break;
         }
-        take_reports(l, false);
+        take_reports(l);
     }
 }
 
@@ -195,14 +216,13 @@ static void wait_for_end(struct launcher *l)
 {
     while (!l->has_ended) {
         struct pollfd fds[] = {{l->signal_fd, POLLIN, 0}, {l->report_fd, POLLIN, 0}};
-        bool is_continued;
 
         if (poll(fds, 2, -1) < 0 && errno != EINTR) {
             break; /* without memory; the end of the helper, and so of the program's network, is ours */
         }
-        is_continued = take_signals(l);
+        take_signals(l);
         if (l->report_fd >= 0) {
-            take_reports(l, is_continued);
+            take_reports(l);
         }
         if (l->report_fd < 0) {
             reap(l);

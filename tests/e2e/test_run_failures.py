@@ -104,7 +104,7 @@ class Running:
 
     def __init__(self, world, trace, *argv, options=(), url=None, **more):
         self.process = subprocess.Popen(world.command(*argv, options=options, url=url), env=world.environment(**trace.env),
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, **more)
 
     def line(self):
         assert select.select([self.process.stdout], [], [], DEADLINE)[0], "it says nothing"
