@@ -19,6 +19,7 @@
 #include <sys/time.h>
 
 #include "preload/adopt.h"
+#include "preload/async.h"
 #include "preload/options.h"
 #include "preload/real.h"
 #include "preload/slots.h"
@@ -238,19 +239,6 @@ static int become_socket(struct attempt *attempt)
     return become(attempt, &attempt->passed, SLOT_TCP, SLOT_CONNECTED);
 }
 
-/*
- * With O_ASYNC the signal that it has become writable comes only after a write has found it full. This one has nothing to write: the
- * kernel looks for room first and for the byte, at an address where there is none, afterwards.
- */
-static void expect_room(int fd)
-{
-    int flags = sys_fcntl(fd, F_GETFL, 0);
-
-    if (flags >= 0 && (flags & O_ASYNC) != 0) {
-        (void)SYS_CALL(SYS_sendto, fd, (uintptr_t)1, 1, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
-    }
-}
-
 static int become_pending(struct attempt *attempt, int result)
 {
     int rc = send_padding(attempt);
@@ -259,7 +247,7 @@ static int become_pending(struct attempt *attempt, int result)
         rc = become(attempt, &attempt->talk, SLOT_STREAM, SLOT_CONNECTING);
     }
     if (rc == 0) {
-        expect_room(attempt->fd);
+        async_expect_room(attempt->fd);
     }
     return rc != 0 ? rc : result;
 }

@@ -63,8 +63,6 @@ DIFFERENT = [
      r"  getsockname, not connected: family \d+, length \d+, (an|no) address, a port",
      r"  getsockname, not connected: family \d+, length \d+, no address, no port",
      "Before the proxy has answered there is no address towards the destination, and a failed attempt has taken no port of this machine."),
-    ("options", "connected 0 IP_MTU: length 4", "connected 0 IP_MTU: ENOTCONN",
-     "Where the helper moves the bytes the program's socket has no path whose MTU could be told."),
     ("processes", "connected by the child: getpeername = 0", "connected by the child: getpeername = -1 ENOTCONN",
      "connect() puts another socket in the place of the caller's descriptor, and of its copies in the same process; a process that "
      "shares the old one since a fork keeps that."),
