@@ -75,15 +75,24 @@ void environment_look(char *const envp[], const struct preload_config *config, s
     out->text_len = sizeof config->preload + strlen(out->others) + 2;
 }
 
+/* Copies a text; where its NUL is. */
+static char *put(char *at, const char *text)
+{
+    size_t len = strlen(text);
+
+    memcpy(at, text, len + 1);
+    return at + len;
+}
+
 /* The value of LD_PRELOAD. */
 static void join(const struct environment_plan *plan, const struct preload_config *config, char *out)
 {
     const char *ours = config->preload[0] != '\0' ? config->preload + PRELOAD_LEN : "";
 
-    strcpy(out, ours);
+    out = put(out, ours);
     if (plan->others[0] != '\0') {
-        strcat(out, ours[0] != '\0' ? ":" : "");
-        strcat(out, plan->others);
+        out = put(out, ours[0] != '\0' ? ":" : "");
+        (void)put(out, plan->others);
     }
 }
 
@@ -103,8 +112,7 @@ void environment_fill(const struct environment_plan *plan, char *const envp[], c
     if (!plan->keeps_variable) {
         *entries++ = variable.plain;
     }
-    strcpy(text, PRELOAD);
-    join(plan, config, text + PRELOAD_LEN);
+    join(plan, config, put(text, PRELOAD));
     if (text[PRELOAD_LEN] != '\0') {
         *entries++ = text;
     }

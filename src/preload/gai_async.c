@@ -266,7 +266,8 @@ static int start_thread(struct notice *notice)
 
 static int arrange_notice(struct gaicb *const list[], int count, const struct sigevent *event)
 {
-    struct notice *notice = malloc(sizeof *notice + (size_t)count * sizeof list[0]);
+    size_t list_len = (size_t)count * sizeof(void *);
+    struct notice *notice = malloc(sizeof *notice + list_len);
 
     if (notice == NULL) {
         return EAI_AGAIN;
@@ -274,7 +275,7 @@ static int arrange_notice(struct gaicb *const list[], int count, const struct si
     notice->event = *event;
     notice->caller = getpid();
     notice->count = count;
-    memcpy(notice->list, list, (size_t)count * sizeof list[0]);
+    memcpy(notice->list, list, list_len);
     if (start_thread(notice) != 0) {
         free(notice);
         return EAI_AGAIN;

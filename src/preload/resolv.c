@@ -266,7 +266,7 @@ static const char *find_alias(const char *name, char out[NS_MAXDNAME])
 
         found = other != NULL && strcasecmp(alias, name) == 0 && strlen(other) < NS_MAXDNAME;
         if (found) {
-            strcpy(out, other);
+            memcpy(out, other, strlen(other) + 1);
         }
     }
     if (file != NULL) {

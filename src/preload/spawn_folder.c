@@ -18,13 +18,14 @@ struct move {
 };
 
 #define PAD_LEN (sizeof((posix_spawn_file_actions_t *)NULL)->__pad)
-#define PLACE (PAD_LEN - sizeof(struct move *)) /* of our pointer; posix_spawn_file_actions_init(3) has made it NULL */
+#define POINTER_LEN sizeof(void *)
+#define PLACE (PAD_LEN - POINTER_LEN) /* of our pointer; posix_spawn_file_actions_init(3) has made it NULL */
 
 static struct move *first_move(const posix_spawn_file_actions_t *actions)
 {
     struct move *first;
 
-    memcpy(&first, (const char *)actions->__pad + PLACE, sizeof first);
+    memcpy(&first, (const char *)actions->__pad + PLACE, POINTER_LEN);
     return first;
 }
 
@@ -33,7 +34,7 @@ static void append(posix_spawn_file_actions_t *actions, struct move *move)
     struct move *last = first_move(actions);
 
     if (last == NULL) {
-        memcpy((char *)actions->__pad + PLACE, &move, sizeof move);
+        memcpy((char *)actions->__pad + PLACE, &move, POINTER_LEN);
         return;
     }
     while (last->next != NULL) {
@@ -91,7 +92,7 @@ PRELOAD_EXPORT int posix_spawn_file_actions_destroy(posix_spawn_file_actions_t *
         free(move);
         move = next;
     }
-    memset((char *)actions->__pad + PLACE, 0, sizeof move);
+    memset((char *)actions->__pad + PLACE, 0, POINTER_LEN);
     return real(posix_spawn_file_actions_destroy)(actions);
 }
 

@@ -20,6 +20,7 @@ struct seen {
     struct run_resolve resolve;
     struct run_addr addr; /* of RUN_REVERSE or RUN_DIRECT */
     uint32_t note_what;
+    uint32_t released;           /* of held.test, in all */
     char text[RUN_NAME_MAX + 1]; /* the name that was asked for, the note, the DNS question's name */
 };
 
@@ -28,7 +29,8 @@ extern volatile struct seen *seen;
 /* In main(): returns only in the process that has the environment and the helper. */
 void names_helper_run(char **argv);
 void names_helper_stop(void);
-/* Lets one held.test be answered. */
+/* Lets one held.test be answered, now or when it is asked for; the other form waits until one has been. */
+void names_helper_release_next(void);
 void names_helper_release(void);
 /* The kinds' counts begin anew. */
 void names_helper_forget(void);
