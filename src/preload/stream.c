@@ -120,7 +120,7 @@ bool stream_has_hung_up(int fd)
 
 static enum run_state_of ask_state(struct slot *slot)
 {
-    struct run_state state;
+    struct run_state state = {0};
 
     return stream_ask(slot->cookie, 0, &state) == 0 ? (enum run_state_of)state.state : RUN_STATE_UNKNOWN;
 }
@@ -155,7 +155,7 @@ static int error_of_lost(const struct slot *slot)
 
 int stream_take_error(int fd, struct slot *slot)
 {
-    struct run_state state;
+    struct run_state state = {0};
     int rc, error = 0;
 
     if (slot->state == SLOT_OVER) {
