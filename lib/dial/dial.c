@@ -438,7 +438,7 @@ static int next_attempt(struct socks6_dial *d, uint64_t now_ms)
             return d->talk.status;
         }
     }
-    if (rc == 0) {
+    if (rc == 0 || s6_net_connected_already(d->fd)) {
         connected(d);
     }
     return SOCKS6_DIAL_IN_PROGRESS;
@@ -723,6 +723,10 @@ int socks6_dial_start(const struct socks6_dial_config *config, struct socks6_dia
     status = resolve(d, AI_NUMERICHOST);
     if (status == SOCKS6_DIAL_IN_PROGRESS) {
         status = next_attempt(d, s6_now_ms());
+    }
+    if (status == SOCKS6_DIAL_IN_PROGRESS && d->state == DIAL_TALKING) { /* a turn of the caller's loop less */
+        (void)write_out(d, s6_now_ms());
+        status = d->talk.status;
     }
     if (status != SOCKS6_DIAL_IN_PROGRESS) {
         *result = d->result;

@@ -52,21 +52,24 @@ uint64_t s6_now_ms(void)
 }
 
 /*
- * A connection to a local port in the ephemeral range where nobody listens can get that very port as its own and meet
- * itself (TCP's simultaneous open): that is a refusal, not a proxy.
+ * What getpeername(2) tells of one that is connected: 0, or -ENOTCONN. A connection to a local port in the ephemeral range where nobody
+ * listens can get that very port as its own and meet itself (TCP's simultaneous open): that is a refusal, not a proxy, and
+ * -ECONNREFUSED.
  */
-static int is_self_connected(int fd)
+static int check_peer(int fd)
 {
     struct s6_target here, there;
 
     memset(&here, 0, sizeof here);
     memset(&there, 0, sizeof there);
     here.len = there.len = sizeof here.addr;
-    if (getsockname(fd, (struct sockaddr *)&here.addr, &here.len) != 0 ||
-        getpeername(fd, (struct sockaddr *)&there.addr, &there.len) != 0) {
+    if (getpeername(fd, (struct sockaddr *)&there.addr, &there.len) != 0) {
+        return -ENOTCONN;
+    }
+    if (getsockname(fd, (struct sockaddr *)&here.addr, &here.len) != 0) {
         return 0;
     }
-    return here.len == there.len && memcmp(&here.addr, &there.addr, here.len) == 0;
+    return here.len == there.len && memcmp(&here.addr, &there.addr, here.len) == 0 ? -ECONNREFUSED : 0;
 }
 
 static int connect_to(const struct s6_target *target, int is_fast, int *fd)
@@ -85,7 +88,7 @@ static int connect_to(const struct s6_target *target, int is_fast, int *fd)
     }
     if (connect(s, (const struct sockaddr *)&target->addr, target->len) != 0) {
         rc = errno == EINTR ? -EINPROGRESS : -errno; /* interrupted, it goes on by itself */
-    } else if (is_self_connected(s)) {
+    } else if (check_peer(s) == -ECONNREFUSED) {
         rc = -ECONNREFUSED;
     }
     if (rc != 0 && rc != -EINPROGRESS) {
@@ -130,13 +133,23 @@ int s6_net_syn_data_counted(int fd)
     return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && (info.tcpi_options & TCPI_OPT_SYN_DATA) != 0;
 }
 
+int s6_net_connected_already(int fd)
+{
+    return check_peer(fd) == 0;
+}
+
 int s6_net_connected(int fd)
 {
     struct pollfd pfd = {fd, POLLOUT, 0};
     int error = 0;
     socklen_t len = sizeof error;
-    int n = poll(&pfd, 1, 0);
+    int rc = check_peer(fd);
+    int n;
 
+    if (rc != -ENOTCONN) { /* as is usual: the system call before has waited for it */
+        return rc;
+    }
+    n = poll(&pfd, 1, 0);
     if (n < 0 && errno != EINTR) {
         return -errno;
     }
@@ -146,10 +159,7 @@ int s6_net_connected(int fd)
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0) {
         return -errno;
     }
-    if (error == 0 && is_self_connected(fd)) {
-        error = ECONNREFUSED;
-    }
-    return -error;
+    return error == 0 && check_peer(fd) == -ECONNREFUSED ? -ECONNREFUSED : -error;
 }
 
 ssize_t s6_net_send(int fd, struct socks6_slice first, struct socks6_slice second)

@@ -38,6 +38,8 @@ SOCKS6_MUST_CHECK int s6_net_connect_fast(const struct s6_target *target, int *f
 size_t s6_net_syn_room(int fd, const struct s6_target *target);
 /* 1 if the peer has acknowledged data of the SYN. */
 int s6_net_syn_data_counted(int fd);
+/* 1 if it is there without waiting, as on loopback, where connect(2) says -EINPROGRESS all the same; else s6_net_connected() tells. */
+int s6_net_connected_already(int fd);
 /* 0 = connected, -EINPROGRESS = not yet, else -errno: this attempt has failed. */
 SOCKS6_MUST_CHECK int s6_net_connected(int fd);
 

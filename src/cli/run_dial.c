@@ -1,10 +1,12 @@
 /*
- * The descriptor is watched edge-triggered for everything, once: each step goes on as far as it can, so no edge is lost, and a
- * conversation of several messages needs one epoll_ctl(2).
+ * The descriptor is watched edge-triggered, once: each step goes on as far as it can, so no edge is lost, and a conversation of
+ * several messages needs one epoll_ctl(2). For writing only if it has to wait for that: a request that has left before the descriptor
+ * is watched, as on loopback, would else be followed by an event that says nothing.
  */
 #include "cli/run_dial.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 
@@ -26,20 +28,29 @@ static void set_timer(struct run_dial *dial)
     }
 }
 
-/* Watches the descriptor if it is a new one. 0 or -errno. */
+/* Watches the descriptor if it is a new one, or is to be written to for the first time. 0 or -errno. */
 static int watch(struct run_dial *dial)
 {
     unsigned count = reach_fd_count(dial->reach);
+    bool wants_out = (reach_events(dial->reach) & POLLOUT) != 0;
+    uint32_t events = EPOLLIN | EPOLLRDHUP | EPOLLET;
     int rc = 0;
 
+    if (wants_out) {
+        events |= EPOLLOUT;
+    }
     if (dial->io.fd < 0 || dial->fd_count != count) {
         loop_park(dial->dialer->loop, &dial->io); /* the one before was closed */
         dial->io.fd = reach_fd(dial->reach);
         dial->fd_count = count;
-        rc = loop_add(dial->dialer->loop, &dial->io, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+        rc = loop_add(dial->dialer->loop, &dial->io, events);
         if (rc != 0) {
             dial->io.fd = -1;
         }
+        dial->is_out_watched = wants_out;
+    } else if (wants_out && !dial->is_out_watched) {
+        rc = loop_modify(dial->dialer->loop, &dial->io, events); /* tells at once if there is room by now */
+        dial->is_out_watched = true;
     }
     return rc;
 }

@@ -34,6 +34,7 @@ struct run_dial {
     const struct run_dialer *dialer;
     struct reach *reach;
     unsigned fd_count;
+    bool is_out_watched;
     /* With SOCKS6_DIAL_OK it is still registered, for the owner to loop_remove(), or to loop_park() and loop_modify() anew. */
     struct loop_io io;
     struct loop_timer timer;

@@ -46,6 +46,7 @@ static _Thread_local struct {
     int count[CALL_FCNTL + 1];
     size_t send_max; /* the most bytes that one sendmsg() takes; 0 = no limit */
     int self_connected;
+    int not_yet;  /* getpeername() says so: poll() and SO_ERROR are asked */
     int may_miss; /* how many calls there are is a matter of time: there may be too few for a fault */
 } plan;
 
@@ -136,6 +137,10 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 int __wrap_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
 {
     if (is_hit(CALL_GETPEERNAME)) {
+        return -1;
+    }
+    if (plan.armed && plan.not_yet) {
+        errno = ENOTCONN;
         return -1;
     }
     return plan.armed && plan.self_connected ? getsockname(fd, addr, len) : __real_getpeername(fd, addr, len);
@@ -288,6 +293,7 @@ static void test_failures_are_told(void **state)
     plan_fault(CALL_CONNECT, 0, 0, EINTR); /* so that the outcome is asked for */
     assert_good("");
     plan_fault(CALL_GETSOCKOPT, 0, 0, ENOBUFS);
+    plan.not_yet = 1;
     assert_bad(SOCKS6_DIAL_PROXY_FAILED, "No buffer space available");
     plan_fault(CALL_SENDMSG, 0, 0, EPIPE);
     assert_bad(SOCKS6_DIAL_PROXY_FAILED, "lost: Broken pipe");
