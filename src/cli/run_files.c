@@ -57,7 +57,7 @@ static ssize_t read_all(int fd, char *text, size_t size)
 static char *read_file(const char *path, size_t *len)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    struct stat st;
+    struct stat st = {0};
     char *text;
     ssize_t n;
 
