@@ -150,6 +150,9 @@ ssize_t stream_receive(struct stream *stream, void *buf, size_t size)
             return -EPROTO;
         }
         got = result_of(recv(stream->fd, room, room_size, MSG_DONTWAIT));
+        if (got == -EAGAIN) {
+            tls_client_rest(stream->tls);
+        }
         if (got < 0) {
             return got;
         }

@@ -651,6 +651,23 @@ uint8_t *tls_client_room(struct tls_client *tls, size_t *size)
     return tls->in.bytes + tls->in.end;
 }
 
+static void give_back(struct buffer *buffer)
+{
+    if (buffer->start == buffer->end) { /* ciphertext was in it, no secret */
+        free(buffer->bytes);
+        memset(buffer, 0, sizeof *buffer);
+    }
+}
+
+void tls_client_rest(struct tls_client *tls)
+{
+    give_back(&tls->in);
+    give_back(&tls->out);
+    if (tls->state == TLS_OPEN) {
+        (void)SSL_free_buffers(tls->ssl); /* unless it has half a record in there */
+    }
+}
+
 void tls_client_came(struct tls_client *tls, size_t len)
 {
     tls->in.end += len;

@@ -66,6 +66,8 @@ void tls_client_input(struct tls_client *tls, struct socks6_slice bytes);
 /* The same without a copy: room for bytes to be read to, NULL without memory; and how many there are now, 0 = the end. */
 uint8_t *tls_client_room(struct tls_client *tls, size_t *size);
 void tls_client_came(struct tls_client *tls, size_t len);
+/* Nothing came, and it may take long: frees what only moving bytes needs, some 100 KiB. */
+void tls_client_rest(struct tls_client *tls);
 
 /* Plaintext that came: its length, or 0 if there is none now. _peek leaves it there. */
 size_t tls_client_read(struct tls_client *tls, uint8_t *buf, size_t size);

@@ -240,6 +240,7 @@ static void move(struct pair *p, size_t step)
         fails_in = armed;
         while ((n = BIO_read(SSL_get_wbio(p->server), buf, (int)step)) > 0) {
             tls_client_input(p->client, (struct socks6_slice){buf, (size_t)n});
+            tls_client_rest(p->client); /* also in the middle of a record, and of the handshake */
             moved = 1;
         }
     }
