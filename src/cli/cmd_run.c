@@ -147,7 +147,8 @@ int run_parse(int argc, char **argv, struct proxy_options *proxy, struct run_opt
         }
     }
     if (optind == argc) {
-        return say_usage(name, "which program?");
+        (void)say_usage(name, "which program?");
+        return CLI_EXIT_USAGE;
     }
     out->program = argv + optind;
     return 0;

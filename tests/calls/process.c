@@ -298,7 +298,9 @@ static void passed_on(void)
             (void)told("  getsockopt", getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, &len));
             say("  TCP_NODELAY %s", value == 0 ? "off" : "on");
             (void)close(fd);
-            (void)write(channel[1], "x", 1);
+            if (write(channel[1], "x", 1) != 1) {
+                _exit(1);
+            }
         }
         _exit(0);
     }
@@ -307,7 +309,7 @@ static void passed_on(void)
     set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     send_fd(channel[0], fd);
     (void)close(fd);
-    (void)read(channel[0], &byte, 1);
+    (void)told("the child is ready", read(channel[0], &byte, 1));
     fd = new_socket(AF_INET, SOCK_NONBLOCK);
     (void)connect_to(fd, SERVER4, PORT_ECHO);
     send_fd(channel[0], fd);

@@ -41,7 +41,7 @@ static void wait_for(int fd, size_t len)
 
 static void ways_to_read(int fd)
 {
-    char bytes[64];
+    char bytes[64] = "";
     struct sockaddr_storage addr;
     socklen_t len = sizeof addr;
     (void)told("send", send(fd, "abcdefghijklmnopqrstuvwxyz", 26, 0));

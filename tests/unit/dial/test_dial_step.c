@@ -52,7 +52,7 @@ static void test_a_loop_leads_it_to_the_end(void **state)
     struct fake_proxy fake;
     static struct socks6_proxy proxy;
     struct socks6_dial_config config;
-    struct socks6_dial_result result;
+    static struct socks6_dial_result result; /* large */
     struct socks6_dial *dial = NULL;
     char buf[3];
 
@@ -81,7 +81,7 @@ static void test_step_without_news_changes_nothing(void **state)
     struct fake_proxy fake;
     static struct socks6_proxy proxy;
     struct socks6_dial_config config;
-    struct socks6_dial_result result;
+    static struct socks6_dial_result result; /* large */
     struct socks6_dial *dial = NULL;
     struct pollfd pfd;
 
@@ -111,7 +111,7 @@ static void test_end_is_told_again(void **state)
     struct fake_proxy fake;
     static struct socks6_proxy proxy;
     struct socks6_dial_config config;
-    struct socks6_dial_result result;
+    static struct socks6_dial_result result; /* large */
     struct socks6_dial *dial = NULL;
 
     (void)state;
@@ -134,7 +134,7 @@ static void test_deadline_is_announced_and_kept(void **state)
     struct fake_proxy fake;
     static struct socks6_proxy proxy;
     struct socks6_dial_config config;
-    struct socks6_dial_result result;
+    static struct socks6_dial_result result; /* large */
     struct socks6_dial *dial = NULL;
 
     (void)state;
@@ -153,7 +153,7 @@ static void test_refused_connection_is_told(void **state)
 {
     static struct socks6_proxy proxy;
     struct socks6_dial_config config;
-    struct socks6_dial_result result;
+    static struct socks6_dial_result result; /* large */
     struct socks6_dial *dial = NULL;
     uint16_t port;
     int fd = fake_closed_port("127.0.0.1", &port);
@@ -176,7 +176,7 @@ static void test_name_of_a_proxy_is_invalid(void **state)
 {
     struct socks6_proxy proxy = fake_url(SOCKS6_SCHEME_SOCKS6, "localhost", 1080);
     struct socks6_dial_config config = config_for(&proxy);
-    struct socks6_dial_result result;
+    static struct socks6_dial_result result; /* large */
     struct socks6_dial *dial = NULL;
 
     (void)state;
@@ -193,7 +193,7 @@ static void test_address_with_a_zone_is_an_address(void **state)
     struct fake_proxy fake;
     static struct socks6_proxy proxy;
     struct socks6_dial_config config;
-    struct socks6_dial_result result;
+    static struct socks6_dial_result result; /* large */
     struct socks6_dial *dial = NULL;
 
     (void)state;
@@ -218,7 +218,7 @@ static void test_addresses_of_a_name_are_tried_in_turn(void **state)
     static struct socks6_proxy proxy;
     struct socks6_addr addresses[3];
     struct socks6_dial_config config;
-    struct socks6_dial_result result;
+    static struct socks6_dial_result result; /* large */
     struct socks6_dial *dial = NULL;
     uint16_t port;
     int fd = fake_closed_port("127.0.0.1", &port);
@@ -260,7 +260,7 @@ static void test_addresses_are_of_the_family_and_no_names(void **state)
     static struct socks6_proxy proxy;
     struct socks6_addr addresses[1];
     struct socks6_dial_config config;
-    struct socks6_dial_result result;
+    static struct socks6_dial_result result; /* large */
     struct socks6_dial *dial = NULL;
 
     (void)state;
@@ -284,7 +284,7 @@ static void test_free_closes_what_was_not_handed_out(void **state)
     struct fake_proxy fake;
     static struct socks6_proxy proxy;
     struct socks6_dial_config config;
-    struct socks6_dial_result result;
+    static struct socks6_dial_result result; /* large */
     struct socks6_dial *dial = NULL;
     size_t before;
 
