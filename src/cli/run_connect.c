@@ -11,6 +11,7 @@
  */
 #include "cli/run_connect.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -206,6 +207,7 @@ static void fail(struct run_connection *c, int error, const char *why)
         release(c);
         return;
     }
+    assert(c->socket != NULL);                                        /* there is one for each that does not block */
     memset(c->socket->local.bytes, 0, sizeof c->socket->local.bytes); /* as Linux has it then: the port stays */
     run_sockets_bury(c->all->sockets, c->socket, RUN_STATE_FAILED, error, false);
     c->socket = NULL;
@@ -687,6 +689,6 @@ void run_connect_take(struct run_connects *connects, const struct run_connect_st
 void run_connects_done(struct run_connects *connects)
 {
     while (!LIST_EMPTY(&connects->list)) {
-        abandon(LIST_FIRST(&connects->list));
+        abandon(LIST_FIRST(&connects->list)); // NOLINT(clang-analyzer-unix.Malloc): taken off the list
     }
 }

@@ -96,6 +96,7 @@ static struct place *new_place(struct run_fake *fake)
     struct place *place;
 
     if (fake->count == fake->place_size) {
+        // NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers
         struct place **grown = realloc(fake->places, (fake->place_size + PLACES_STEP) * sizeof *grown);
         if (grown == NULL) {
             return NULL;

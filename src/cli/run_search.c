@@ -63,7 +63,7 @@ static bool option_number(const char *word, const char *name, unsigned max, unsi
 
 static void parse_options(struct words words, struct run_search *search)
 {
-    char word[WORD_MAX];
+    char word[WORD_MAX] = "";
 
     while (next_word(&words, word)) {
         if (!option_number(word, "ndots:", RUN_SEARCH_NDOTS_MAX, &search->ndots) &&
@@ -149,7 +149,7 @@ static bool parse_domain(const char *text, struct dns_name *out)
 /* The list is replaced: the last line that says something counts. */
 static void parse_domains(struct words words, size_t max, struct run_search *search)
 {
-    char word[WORD_MAX];
+    char word[WORD_MAX] = "";
 
     search->domain_count = 0;
     while (search->domain_count < max && next_word(&words, word)) {
@@ -161,7 +161,7 @@ static void parse_domains(struct words words, size_t max, struct run_search *sea
 
 static void parse_line(struct words words, bool *has_domains, struct run_search *search)
 {
-    char word[WORD_MAX];
+    char word[WORD_MAX] = "";
 
     if (words.at == words.end || is_blank(*words.at) || !next_word(&words, word)) {
         return; /* keywords begin in the first column (resolv.conf(5)) */

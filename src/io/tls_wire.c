@@ -171,7 +171,7 @@ static int keep_output(struct tls_stream *stream, const uint8_t *rest, size_t le
     if (grown == NULL) {
         return end_sending(stream, -ENOMEM);
     }
-    if (old > 0) {
+    if (stream->unsent != NULL) {
         memcpy(grown, stream->unsent + stream->unsent_pos, old);
     }
     memcpy(grown + old, rest, len);

@@ -150,7 +150,7 @@ static void translate_in_place(struct msghdr *message, uint8_t room)
 
 PRELOAD_HOOK(int, recvmmsg, int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
 {
-    uint8_t rooms[BATCH_MAX]; /* of their addresses, as far as we need it */
+    uint8_t rooms[BATCH_MAX] = {0}; /* of their addresses, as far as we need it */
     int rc;
 
     if (is_queue_of_none(fd, flags)) {

@@ -8,7 +8,7 @@
 #define PRELOAD_REAL_H
 
 /* real(NAME)(arguments): NAME's declaration must be in scope. */
-#define real(name) ((__typeof__(&name))real_function(REAL_##name, #name))
+#define real(name) ((__typeof__(&name))real_function(REAL_##name, #name)) // NOLINT(bugprone-macro-parentheses): a name
 
 /* The same with the type of our own hook, where libc's declaration has a union for socket addresses. */
 #define real_as_hook(name) ((__typeof__(&hook_##name))real_function(REAL_##name, #name))

@@ -225,8 +225,8 @@ void talk_note(uint32_t what, const char *format, ...)
         return;
     }
     va_start(args, format);
-    n = vsnprintf(text, sizeof text, format,
-                  args); /* without a lock or memory for the formats that we use: %s, %d, %u */
+    /* Without a lock or memory for the formats that we use: %s, %d, %u. */
+    n = vsnprintf(text, sizeof text, format, args); // NOLINT(clang-analyzer-valist.Uninitialized): it is begun
     va_end(args);
     parts[1].iov_len = n < 0 ? 0 : (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
     fd = talk_open();
