@@ -13,6 +13,7 @@ import pytest
 from lib import socks6 as s6
 from lib.daemon import Daemon, base_config, client_binary, environment, faults_binary
 from lib.faults import Faults
+from lib.net import wait_until
 from lib.replay import Ledger, Recorder, first_flight, repeat
 from lib.status import status, totals
 from lib.tls import Authority, SClient
@@ -190,6 +191,7 @@ def test_a_proxy_that_does_not_check_tokens_is_found_out(broken, off):
     broken.plain_connect()
     stream = broken.plain_connect()
     repeat(broken.plain, broken.path, stream, 20, "tokens_accepted" if off else "tokens_rejected")
+    wait_until(lambda: totals(broken.path)["connected"] >= (44 if off else 4), "connections for what was repeated")
     found = broken.violations()
     if off:
         assert "44 connections for 4 requests" in found
