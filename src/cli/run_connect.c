@@ -22,8 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cli/run_addr.h"
+#include "cli/run_errno.h"
 #include "io/sock.h"
+#include "run/addr.h"
 
 #define EARLY_WAIT_MS 10
 #define DNS_PORT 53u
@@ -357,7 +358,7 @@ static void conclude(struct run_connection *c, int status, const struct socks6_d
     complain(c->all, status, result);
     note_route(c, status, result);
     if (status != SOCKS6_DIAL_OK) {
-        fail(c, run_addr_errno(status, result), result->error);
+        fail(c, run_errno(status, result), result->error);
         return;
     }
     if (c->all->verbose) {

@@ -21,9 +21,9 @@
 #include <unistd.h>
 
 #include "cli/dns_link.h"
-#include "cli/run_addr.h"
 #include "cli/run_connect.h"
 #include "cli/run_say.h"
+#include "run/addr.h"
 #include "run/protocol.h"
 
 #define ACCEPTS 64         /* connections to accept before others have their turn */

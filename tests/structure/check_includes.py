@@ -27,7 +27,7 @@ RULES = {
     "src/io": ({"io"}, {"types.h"}, ANY_SYSTEM),
     "src/dns": ({"io", "dns"}, {"types.h"}, ANY_SYSTEM),
     "src/proxyd": ({"io", "dns", "proxyd"}, PUBLIC, ANY_SYSTEM),
-    "src/run": ({"run"}, {"types.h"}, ANY_SYSTEM),
+    "src/run": ({"base", "wire", "run"}, {"types.h", "error.h"}, ANY_SYSTEM),
     "src/cli": ({"io", "dns", "run", "cli"}, PUBLIC, ANY_SYSTEM),
     "src/preload": ({"run", "preload"}, {"types.h"}, ANY_SYSTEM),
 }

@@ -22,7 +22,8 @@
 #include <cmocka.h>
 #include <socks6/error.h>
 
-#include "cli/run_addr.h"
+#include "run/protocol.h"
+
 #include "cli/run_serve.h"
 
 #define PAD 1000u

@@ -16,7 +16,8 @@
 #include <cmocka.h>
 #include <socks6/error.h>
 
-#include "cli/run_addr.h"
+#include "cli/run_errno.h"
+#include "run/addr.h"
 
 static int open_tcp(void)
 {
@@ -208,15 +209,15 @@ static void test_reply_codes_become_errors_of_connect(void **state)
     (void)state;
     for (unsigned code = 1; code < 256; code++) {
         result.reply = code;
-        assert_int_equal(run_addr_errno(SOCKS6_DIAL_REMOTE_FAILED, &result),
+        assert_int_equal(run_errno(SOCKS6_DIAL_REMOTE_FAILED, &result),
                          code < SOCKS6_REPLY_COUNT ? want[code] : ENETUNREACH);
     }
-    assert_int_equal(run_addr_errno(SOCKS6_DIAL_PROXY_FAILED, &result), ENETUNREACH);
-    assert_int_equal(run_addr_errno(SOCKS6_DIAL_INVALID, &result), ENETUNREACH);
-    assert_int_equal(run_addr_errno(SOCKS6_DIAL_TIMED_OUT, &result), ENETUNREACH);
+    assert_int_equal(run_errno(SOCKS6_DIAL_PROXY_FAILED, &result), ENETUNREACH);
+    assert_int_equal(run_errno(SOCKS6_DIAL_INVALID, &result), ENETUNREACH);
+    assert_int_equal(run_errno(SOCKS6_DIAL_TIMED_OUT, &result), ENETUNREACH);
     result.sent = 1;
-    assert_int_equal(run_addr_errno(SOCKS6_DIAL_TIMED_OUT, &result), ETIMEDOUT);
-    assert_int_equal(run_addr_errno(SOCKS6_DIAL_NOMEM, &result), ENOBUFS);
+    assert_int_equal(run_errno(SOCKS6_DIAL_TIMED_OUT, &result), ETIMEDOUT);
+    assert_int_equal(run_errno(SOCKS6_DIAL_NOMEM, &result), ENOBUFS);
 }
 
 static void test_addresses_fit_the_programs_family(void **state)

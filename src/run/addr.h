@@ -1,13 +1,12 @@
 /*
- * Addresses as the preloaded library says them, and as the rest of us knows them; and reply codes as connect(2) would say them.
- * Used by run_*.c.
+ * Addresses as the preloaded library and the helper say them to each other, and as libsocks6 has them.
  */
-#ifndef CLI_RUN_ADDR_H
-#define CLI_RUN_ADDR_H
+#ifndef RUN_ADDR_H
+#define RUN_ADDR_H
 
 #include <stdbool.h>
 
-#include <socks6/dial.h>
+#include <socks6/types.h>
 
 #include "run/protocol.h"
 
@@ -22,8 +21,5 @@ bool run_addr_from_socks(const struct socks6_addr *addr, uint16_t family, struct
 
 /* 0.0.0.0 or ::, without a look at the port. `addr` may be a name, which is none. */
 bool run_addr_is_any(const struct socks6_addr *addr);
-
-/* The errno with which connect(2) fails where no proxy is between: for enum socks6_dial_status other than OK. */
-int run_addr_errno(int status, const struct socks6_dial_result *result);
 
 #endif

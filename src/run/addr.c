@@ -1,6 +1,5 @@
-#include "cli/run_addr.h"
+#include "run/addr.h"
 
-#include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -51,40 +50,4 @@ bool run_addr_is_any(const struct socks6_addr *addr)
         break;
     }
     return false;
-}
-
-/* Where a code has no errno of its own the way is at fault, as far as the program can know: ENETUNREACH. */
-static int reply_errno(unsigned reply)
-{
-    switch (reply) {
-    case SOCKS6_REPLY_NOT_ALLOWED:
-        return EACCES;
-    case SOCKS6_REPLY_HOST_UNREACHABLE:
-    case SOCKS6_REPLY_TTL_EXPIRED: /* what Linux makes of the ICMP message */
-        return EHOSTUNREACH;
-    case SOCKS6_REPLY_REFUSED:
-        return ECONNREFUSED;
-    case SOCKS6_REPLY_TIMED_OUT:
-        return ETIMEDOUT;
-    default:
-        return ENETUNREACH;
-    }
-}
-
-int run_addr_errno(int status, const struct socks6_dial_result *result)
-{
-    switch ((enum socks6_dial_status)status) {
-    case SOCKS6_DIAL_REMOTE_FAILED:
-        return reply_errno(result->reply);
-    case SOCKS6_DIAL_TIMED_OUT: /* without a word sent, it is the proxy that cannot be reached */
-        return result->sent ? ETIMEDOUT : ENETUNREACH;
-    case SOCKS6_DIAL_NOMEM:
-        return ENOBUFS;
-    case SOCKS6_DIAL_OK:
-    case SOCKS6_DIAL_IN_PROGRESS:
-    case SOCKS6_DIAL_PROXY_FAILED:
-    case SOCKS6_DIAL_INVALID:
-        break;
-    }
-    return ENETUNREACH;
 }

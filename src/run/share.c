@@ -1,0 +1,232 @@
+/*
+ * Theory of operation. The route, and each entry of the table, is words behind a sequence number, odd while somebody writes. Readers
+ * take what they have read if the number was even and is the same afterwards. Writers that find it odd go to another entry: the one
+ * who writes may be the same thread below a signal handler, or dead. The route has one writer.
+ *
+ * A cookie has WAYS places where it can be. A writer takes the one that holds it, or one that is empty, or one at random: cookies
+ * are counted up, so that the next one is as good as any other.
+ */
+#include "run/share.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#define WORDS_OF(type) ((sizeof(type) + sizeof(uint64_t) - 1) / sizeof(uint64_t))
+#define WAYS 4u
+#define SETS 4096u
+#define MISSES_MAX 9u /* 1 << 8 is RUN_SHARE_PATIENCE_MAX */
+
+struct known {
+    uint64_t cookie;
+    struct run_addr peer, local;
+};
+
+struct entry {
+    _Atomic uint64_t sequence;
+    _Atomic uint64_t words[WORDS_OF(struct known)];
+};
+
+struct run_share {
+    _Atomic uint64_t route_sequence;
+    _Atomic uint64_t route_words[WORDS_OF(struct run_route)];
+    _Atomic uint64_t doubted; /* serial */
+    atomic_uint misses;       /* in a row: how long to go without waiting */
+    atomic_uint skips;        /* that are left */
+    atomic_uint ipv6;         /* enum run_share_ipv6 */
+    struct entry table[SETS][WAYS];
+};
+
+const size_t run_share_len = sizeof(struct run_share);
+
+/* --- words behind a sequence number --- */
+
+static void load_words(const _Atomic uint64_t *from, uint64_t *to, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        to[i] = atomic_load_explicit(&from[i], memory_order_relaxed);
+    }
+}
+
+static void store_words(_Atomic uint64_t *to, const uint64_t *from, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        atomic_store_explicit(&to[i], from[i], memory_order_relaxed);
+    }
+}
+
+/* False if it was being written. */
+static bool read_words(const _Atomic uint64_t *sequence, const _Atomic uint64_t *from, uint64_t *to, size_t count)
+{
+    uint64_t before = atomic_load_explicit(sequence, memory_order_acquire);
+
+    load_words(from, to, count);
+    atomic_thread_fence(memory_order_acquire);
+    return before % 2 == 0 && atomic_load_explicit(sequence, memory_order_relaxed) == before;
+}
+
+/* False if somebody else is writing. */
+static bool write_words(_Atomic uint64_t *sequence, _Atomic uint64_t *to, const uint64_t *from, size_t count)
+{
+    uint64_t before = atomic_load_explicit(sequence, memory_order_relaxed);
+
+    if (before % 2 != 0 || !atomic_compare_exchange_strong_explicit(sequence, &before, before + 1, memory_order_acquire,
+                                                                    memory_order_relaxed)) {
+        return false;
+    }
+    atomic_thread_fence(memory_order_release);
+    store_words(to, from, count);
+    atomic_store_explicit(sequence, before + 2, memory_order_release);
+    return true;
+}
+
+/* --- the route --- */
+
+/* If it cannot be written, a program has spoilt the number: there is no route any more. */
+static void put_route(struct run_share *share, const struct run_route *route)
+{
+    uint64_t words[WORDS_OF(struct run_route)] = {0};
+    bool is_written;
+
+    memcpy(words, route, sizeof *route);
+    is_written = write_words(&share->route_sequence, share->route_words, words, WORDS_OF(struct run_route));
+    (void)is_written;
+}
+
+static uint64_t last_serial(const struct run_share *share)
+{
+    return atomic_load_explicit(&share->route_sequence, memory_order_relaxed);
+}
+
+void run_share_publish(struct run_share *share, const struct run_route *route)
+{
+    struct run_route numbered = *route;
+
+    numbered.serial = last_serial(share) + 2; /* what the sequence will be */
+    put_route(share, &numbered);
+}
+
+void run_share_withdraw(struct run_share *share)
+{
+    struct run_route none = {.serial = 0};
+
+    put_route(share, &none);
+}
+
+bool run_share_route(const struct run_share *share, struct run_route *out)
+{
+    uint64_t words[WORDS_OF(struct run_route)];
+
+    if (!read_words(&share->route_sequence, share->route_words, words, WORDS_OF(struct run_route))) {
+        return false;
+    }
+    memcpy(out, words, sizeof *out);
+    return out->serial != 0 && out->session_len <= RUN_ROUTE_SESSION_MAX &&
+           atomic_load_explicit(&share->doubted, memory_order_relaxed) != out->serial;
+}
+
+void run_share_doubt(struct run_share *share, uint64_t serial)
+{
+    atomic_store_explicit(&share->doubted, serial, memory_order_relaxed);
+}
+
+/* --- the sockets --- */
+
+/* The kernel counts cookies up in steps of its own (per processor). */
+static unsigned set_of(uint64_t cookie)
+{
+    return (unsigned)((cookie ^ cookie >> 12) % SETS);
+}
+
+static uint64_t cookie_in(const struct entry *entry)
+{
+    return atomic_load_explicit(&entry->words[offsetof(struct known, cookie) / sizeof(uint64_t)], memory_order_relaxed);
+}
+
+/* Where the cookie is, or may go: 0 to WAYS - 1. */
+static unsigned way_for(const struct entry *set, uint64_t cookie)
+{
+    unsigned empty = WAYS;
+
+    for (unsigned way = 0; way < WAYS; way++) {
+        uint64_t there = cookie_in(&set[way]);
+
+        if (there == cookie) {
+            return way;
+        }
+        empty = there == 0 && empty == WAYS ? way : empty;
+    }
+    return empty < WAYS ? empty : (unsigned)(cookie / SETS % WAYS);
+}
+
+void run_share_put(struct run_share *share, uint64_t cookie, const struct run_addr *peer, const struct run_addr *local)
+{
+    const struct known known = {.cookie = cookie, .peer = *peer, .local = *local};
+    struct entry *set = share->table[set_of(cookie)];
+    uint64_t words[WORDS_OF(struct known)] = {0};
+    unsigned way = way_for(set, cookie);
+
+    memcpy(words, &known, sizeof known);
+    for (unsigned tries = 0; tries < WAYS; tries++, way = (way + 1) % WAYS) {
+        if (write_words(&set[way].sequence, set[way].words, words, WORDS_OF(struct known))) {
+            return;
+        }
+    }
+}
+
+bool run_share_get(const struct run_share *share, uint64_t cookie, struct run_addr *peer, struct run_addr *local)
+{
+    const struct entry *set = share->table[set_of(cookie)];
+
+    for (unsigned way = 0; way < WAYS && cookie != 0; way++) {
+        uint64_t words[WORDS_OF(struct known)];
+        struct known known;
+
+        if (cookie_in(&set[way]) == cookie &&
+            read_words(&set[way].sequence, set[way].words, words, WORDS_OF(struct known))) {
+            memcpy(&known, words, sizeof known);
+            if (known.cookie == cookie) {
+                *peer = known.peer;
+                *local = known.local;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* --- hints --- */
+
+bool run_share_is_patient(struct run_share *share)
+{
+    unsigned left = atomic_load_explicit(&share->skips, memory_order_relaxed);
+
+    if (left == 0) {
+        return true;
+    }
+    /* Two at once may count as one. */
+    atomic_store_explicit(&share->skips, left - 1, memory_order_relaxed);
+    return false;
+}
+
+void run_share_was_quick(struct run_share *share, bool is_quick)
+{
+    unsigned misses = is_quick ? 0 : atomic_load_explicit(&share->misses, memory_order_relaxed) + 1;
+
+    misses = misses > MISSES_MAX ? MISSES_MAX : misses;
+    atomic_store_explicit(&share->misses, misses, memory_order_relaxed);
+    atomic_store_explicit(&share->skips, misses == 0 ? 0 : 1u << (misses - 1), memory_order_relaxed);
+}
+
+void run_share_tell_ipv6(struct run_share *share, enum run_share_ipv6 what)
+{
+    atomic_store_explicit(&share->ipv6, (unsigned)what, memory_order_relaxed);
+}
+
+enum run_share_ipv6 run_share_take_ipv6(struct run_share *share)
+{
+    unsigned what = atomic_exchange_explicit(&share->ipv6, RUN_SHARE_IPV6_NO_NEWS, memory_order_relaxed);
+
+    return what == RUN_SHARE_IPV6_WORKS         ? RUN_SHARE_IPV6_WORKS
+           : what == RUN_SHARE_IPV6_UNREACHABLE ? RUN_SHARE_IPV6_UNREACHABLE
+                                                : RUN_SHARE_IPV6_NO_NEWS;
+}

@@ -1,0 +1,65 @@
+/*
+ * Memory that the helper of `socks6 run` shares with the programs of its own user, so that a connection need not concern the helper:
+ *
+ *   the route     how to reach the proxy, for programs that connect to it themselves. Written by the helper.
+ *   the sockets   what was connected that way, by cookie. Written by the programs, read by the helper when somebody asks for one
+ *                 that he has not connected himself (RUN_STATUS).
+ *   a few hints   which either side may lose.
+ *
+ * The file behind it cannot be resized, so that nobody takes pages away from the others. Whoever has it can write to it: what is
+ * read is judged as input is, and never leads anywhere but to the place it was read from.
+ *
+ * Without locks, since a program may be killed anywhere, or be in a signal handler: an entry that is being written is passed over.
+ * All functions take the beginning of RUN_SHARE_LEN bytes that were zero at first.
+ */
+#ifndef RUN_SHARE_H
+#define RUN_SHARE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "run/protocol.h"
+
+struct run_share;
+
+extern const size_t run_share_len;
+
+#define RUN_ROUTE_SESSION_MAX 256u
+
+/* How to reach the proxy: plain SOCKS 6 over TCP, without waiting for anything but its reply. */
+struct run_route {
+    uint64_t serial;    /* of this route; never 0. Set by run_share_publish() */
+    uint64_t namespace; /* SO_NETNS_COOKIE of sockets for which it is good */
+    struct run_addr proxy;
+    uint32_t session_len; /* 0 = the proxy wants to know nobody */
+    uint8_t session[RUN_ROUTE_SESSION_MAX];
+};
+
+/* Of the helper: `route` is good from now on. The one before is forgotten. */
+void run_share_publish(struct run_share *share, const struct run_route *route);
+/* Of the helper: there is none. */
+void run_share_withdraw(struct run_share *share);
+/* False if there is none, or one that somebody has doubted. */
+bool run_share_route(const struct run_share *share, struct run_route *out);
+/* It was of no use: nobody takes it any more. */
+void run_share_doubt(struct run_share *share, uint64_t serial);
+
+/* A socket that was connected to the proxy. Old ones give way. */
+void run_share_put(struct run_share *share, uint64_t cookie, const struct run_addr *peer, const struct run_addr *local);
+bool run_share_get(const struct run_share *share, uint64_t cookie, struct run_addr *peer, struct run_addr *local);
+
+/*
+ * Whether it is worth waiting a moment for the proxy's reply in a connect(2) that should not wait. Each time that the reply did not
+ * come in time, twice as many calls go without as the last time, up to RUN_SHARE_PATIENCE_MAX.
+ */
+#define RUN_SHARE_PATIENCE_MAX 256u
+bool run_share_is_patient(struct run_share *share);
+void run_share_was_quick(struct run_share *share, bool is_quick);
+
+/* What a connection to an IPv6 address has shown: it has a way there, or not. The last one is taken out; 0 = no news. */
+enum run_share_ipv6 { RUN_SHARE_IPV6_NO_NEWS, RUN_SHARE_IPV6_WORKS, RUN_SHARE_IPV6_UNREACHABLE };
+void run_share_tell_ipv6(struct run_share *share, enum run_share_ipv6 what);
+enum run_share_ipv6 run_share_take_ipv6(struct run_share *share);
+
+#endif
