@@ -13,6 +13,7 @@
 #include "cli/run_launch.h"
 #include "cli/run_library.h"
 #include "cli/run_program.h"
+#include "cli/run_shortcut.h"
 #include "cli/say.h"
 
 /* About what Linux gives a connection without a proxy. */
@@ -181,6 +182,34 @@ static int prepare(const struct run_options *options, const struct socks6_proxy 
     return run_program_check(options->program[0], p->library, options->allow_direct != 0);
 }
 
+static int launch_prepared(const struct run_options *options, const struct socks6_proxy *proxy,
+                           const struct preparation *p)
+{
+    struct run_shortcut shortcut;
+    bool has_shortcut = run_shortcut_open(&shortcut) == 0;
+    const struct run_plan plan = {.library = p->library,
+                                  .argv = options->program,
+                                  .serve = {.proxy = proxy,
+                                            .addresses = &p->addresses,
+                                            .shortcut = has_shortcut ? &shortcut : NULL,
+                                            .no_proxy = run_direct_environment(),
+                                            .family = options->family,
+                                            .timeout_ms = (uint64_t)options->timeout_ms,
+                                            .verbose = options->verbose,
+                                            .is_early = options->early != 0,
+                                            .is_fake = options->fake_names != 0,
+                                            .allow_direct = options->allow_direct != 0,
+                                            .no_fast_open = options->no_tfo != 0,
+                                            .no_early_data = options->no_early != 0,
+                                            .no_session = options->no_session != 0}};
+    int rc = run_launch(&plan);
+
+    if (has_shortcut) {
+        run_shortcut_close(&shortcut);
+    }
+    return rc;
+}
+
 static int launch(const struct run_options *options, const struct socks6_proxy *proxy)
 {
     struct preparation *p = malloc(sizeof *p);
@@ -192,22 +221,7 @@ static int launch(const struct run_options *options, const struct socks6_proxy *
     }
     rc = prepare(options, proxy, p);
     if (rc == 0) {
-        const struct run_plan plan = {.library = p->library,
-                                      .argv = options->program,
-                                      .serve = {.proxy = proxy,
-                                                .addresses = &p->addresses,
-                                                .no_proxy = run_direct_environment(),
-                                                .family = options->family,
-                                                .timeout_ms = (uint64_t)options->timeout_ms,
-                                                .verbose = options->verbose,
-                                                .is_early = options->early != 0,
-                                                .is_fake = options->fake_names != 0,
-                                                .allow_direct = options->allow_direct != 0,
-                                                .no_fast_open = options->no_tfo != 0,
-                                                .no_early_data = options->no_early != 0,
-                                                .no_session = options->no_session != 0}};
-
-        rc = run_launch(&plan);
+        rc = launch_prepared(options, proxy, p);
     }
     free(p);
     return rc;

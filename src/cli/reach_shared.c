@@ -128,6 +128,13 @@ int reach_shared_new(const struct reach_shared_config *config, struct reach_shar
     return 0;
 }
 
+struct socks6_slice reach_shared_session(const struct reach_shared *shared)
+{
+    const struct socks6_session *session = &shared->lease.session;
+
+    return (struct socks6_slice){session->id, session->untrusted ? 0 : session->id_len};
+}
+
 struct reach_shared *reach_shared_retain(struct reach_shared *shared)
 {
     shared->references++;

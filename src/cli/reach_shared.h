@@ -34,6 +34,12 @@ SOCKS6_MUST_CHECK int reach_shared_new(const struct reach_shared_config *config,
  */
 void reach_shared_free(struct reach_shared *shared);
 
+/*
+ * The ID of the session that connections are in now; empty if there is none, or one in which each has to introduce itself. Valid until
+ * the next call.
+ */
+struct socks6_slice reach_shared_session(const struct reach_shared *shared);
+
 /* --- for reach.c --- */
 
 /* What one attempt has taken. All 0 = nothing. It must not move between _take and _end. */

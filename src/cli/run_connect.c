@@ -6,7 +6,8 @@
  *     CLOSING     it has failed, and we wait for the rest of the pad, so that there is something unread when we close: that is
  *                 what makes the kernel report an error
  *
- * and from DIALLING to a tunnel, or out of our hands. While the program waits in connect(2) nothing of it is in the table of
+ * and from DIALLING to a tunnel, or out of our hands. DIALLING is also where a connection comes in that the program has begun itself
+ * (RUN_CONNECT_ASKED): then only the proxy's reply is waited for, and if that is of no use all begins anew. While the program waits in connect(2) nothing of it is in the table of
  * sockets: its descriptor is what it was.
  */
 #include "cli/run_connect.h"
@@ -22,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/run_answer.h"
 #include "cli/run_errno.h"
 #include "io/sock.h"
 #include "run/addr.h"
@@ -41,8 +43,10 @@ struct run_connection {
     bool is_marked;   /* RUN_CONNECT_MARKED, and that byte has not come yet */
     bool is_watched;  /* `io` */
     bool is_dns;      /* the proxy's DNS service, in the place of `peer` */
+    bool is_asked;    /* the program's socket is connected to the proxy, which has the request */
     struct loop_io io;
     struct run_dial dial;
+    struct run_answer answer;
     struct loop_timer early_timer;
     struct run_socket *socket; /* NULL while the program waits */
     int twin;                  /* until `socket` has it; -1 = none */
@@ -162,6 +166,7 @@ static void release(struct run_connection *c)
         run_sockets_bury(c->all->sockets, c->socket, RUN_STATE_FAILED, ECONNABORTED, true);
     }
     run_dial_cancel(&c->dial);
+    run_answer_cancel(&c->answer);
     loop_timer_cancel(loop, &c->early_timer);
     loop_close(loop, &c->io);
     if (c->twin >= 0) {
@@ -172,9 +177,19 @@ static void release(struct run_connection *c)
     free(c);
 }
 
+/* The program's own socket, if it was connected by it, is as it was. */
+static void undo(struct run_connection *c)
+{
+    if (c->is_asked) {
+        run_answer_undo(c->socket != NULL ? c->socket->twin : c->twin);
+        c->is_asked = false;
+    }
+}
+
 /* The program has given up. */
 static void abandon(struct run_connection *c)
 {
+    undo(c);
     if (c->all->verbose) {
         say_failed(c, ECANCELED, "");
     }
@@ -200,6 +215,7 @@ static void close_with_pad(struct run_connection *c)
 
 static void fail(struct run_connection *c, int error, const char *why)
 {
+    undo(c);
     if (c->all->verbose) {
         say_failed(c, error, why);
     }
@@ -268,6 +284,17 @@ static void hand_over(struct run_connection *c, const struct socks6_dial_result 
     }
     (void)reply(c->io.fd, &connected, stream.fd); /* if the program has gone, so has the connection */
     stream_done(&stream);
+    release(c);
+}
+
+/* The program has it already. */
+static void leave(struct run_connection *c, const struct socks6_dial_result *result)
+{
+    struct run_connected connected = {.verdict = RUN_VERDICT_OWN, .peer = c->peer};
+
+    find_local(c, result, c->dial.stream.fd, &connected.local);
+    (void)reply(c->io.fd, &connected, -1); /* if the program has gone, so has the connection */
+    stream_done(&c->dial.stream);
     release(c);
 }
 
@@ -353,6 +380,23 @@ static bool can_hand_over(const struct run_connection *c)
     return c->is_blocking && c->dial.stream.tls == NULL && domain_of(c->twin) == domain_of(c->dial.stream.fd);
 }
 
+/* What the program may do by itself from now on. */
+static void offer_shortcut(struct run_connects *all, const struct stream *stream)
+{
+    struct socks6_slice session = {NULL, 0};
+
+    if (all->shortcut == NULL || stream->tls != NULL || run_direct_concerns_others(all->direct)) {
+        return;
+    }
+    if (all->dialer.proxy->has_credentials) {
+        session = reach_shared_session(all->dialer.shared);
+        if (session.len == 0) {
+            return;
+        }
+    }
+    run_shortcut_offer(all->shortcut, stream->fd, session);
+}
+
 static void conclude(struct run_connection *c, int status, const struct socks6_dial_result *result)
 {
     complain(c->all, status, result);
@@ -364,7 +408,10 @@ static void conclude(struct run_connection *c, int status, const struct socks6_d
     if (c->all->verbose) {
         say_connected(c, result->round_trips);
     }
-    if (can_hand_over(c)) {
+    offer_shortcut(c->all, &c->dial.stream);
+    if (c->is_asked && c->is_blocking) {
+        leave(c, result);
+    } else if (can_hand_over(c)) {
         hand_over(c, result);
     } else {
         open_tunnel(c, result);
@@ -379,18 +426,62 @@ static void on_dialled(struct run_dial *dial, int status, const struct socks6_di
 /* The program whose socket does not block is told to wait as soon as there is something that has a name. */
 static bool tell_to_wait(struct run_connection *c)
 {
-    find_own(c, c->dial.io.fd, &c->socket->local);
+    find_own(c, c->is_asked ? c->answer.io.fd : c->dial.io.fd, &c->socket->local);
     return reply_verdict(c, RUN_VERDICT_WAIT, 0);
+}
+
+static int dial(struct run_connection *c, size_t early_len, struct socks6_dial_result *result)
+{
+    c->dial.done = on_dialled;
+    return run_dial_start(&c->dial, &c->all->dialer, &c->target, (struct socks6_slice){c->early, early_len}, result);
+}
+
+/* What the program has begun leads nowhere. */
+__attribute__((noinline)) static void dial_anew(struct run_connection *c)
+{
+    struct socks6_dial_result result;
+    int status;
+
+    undo(c);
+    status = dial(c, 0, &result);
+    if (status != SOCKS6_DIAL_IN_PROGRESS) {
+        conclude(c, status, &result);
+    }
+}
+
+static void on_answered(struct run_answer *answer, int status, const struct socks6_dial_result *result)
+{
+    struct run_connection *c = LOOP_OWNER(answer, struct run_connection, answer);
+
+    if (status == SOCKS6_DIAL_PROXY_FAILED) {
+        run_shortcut_withdraw(c->all->shortcut);
+        dial_anew(c);
+        return;
+    }
+    c->dial.stream = (struct stream){.fd = result->fd};
+    conclude(c, status, result);
+}
+
+/* False: it cannot be waited for. */
+static bool start_answer(struct run_connection *c)
+{
+    c->answer.done = on_answered;
+    if (run_answer_start(&c->answer, &c->all->dialer, c->socket != NULL ? c->socket->twin : c->twin) == 0) {
+        return true;
+    }
+    undo(c);
+    return false;
 }
 
 __attribute__((noinline)) static void start_dial(struct run_connection *c, size_t early_len)
 {
     struct socks6_dial_result result;
-    int status;
+    int status = SOCKS6_DIAL_IN_PROGRESS;
 
     c->state = STATE_DIALLING;
-    c->dial.done = on_dialled;
-    status = run_dial_start(&c->dial, &c->all->dialer, &c->target, (struct socks6_slice){c->early, early_len}, &result);
+    if (!c->is_asked || !start_answer(c)) {
+        status = dial(c, early_len, &result);
+    }
     if (!c->is_blocking && !c->is_early && !tell_to_wait(c)) {
         stream_done(&c->dial.stream);
         abandon(c);
@@ -466,7 +557,7 @@ static void convert(struct run_connection *c)
         return;
     }
     c->is_blocking = c->is_marked = false; /* this was the byte */
-    find_own(c, c->dial.io.fd, &c->socket->local);
+    find_own(c, c->is_asked ? c->answer.io.fd : c->dial.io.fd, &c->socket->local);
     if (!reply_verdict(c, RUN_VERDICT_CONVERTED, 0) || loop_modify(c->all->dialer.loop, &c->io, EPOLLRDHUP) != 0) {
         abandon(c);
     }
@@ -582,7 +673,8 @@ static struct run_connection *new_connection(struct run_connects *all, const str
     }
     c->all = all;
     c->io = (struct loop_io){on_program, start->fd};
-    c->dial.io.fd = -1;
+    c->dial.io.fd = c->answer.io.fd = -1;
+    c->dial.stream.fd = -1;
     c->dial.trace_user = (void *)(intptr_t)start->pid;
     c->early_timer.expired = on_early_timer;
     c->is_blocking = (request->flags & RUN_CONNECT_NON_BLOCKING) == 0;
@@ -593,6 +685,7 @@ static struct run_connection *new_connection(struct run_connects *all, const str
     c->pid = start->pid;
     c->started_ms = all->verbose ? now_ms() : 0;
     c->twin = find_twin(all, start);
+    c->is_asked = (request->flags & RUN_CONNECT_ASKED) != 0 && c->twin >= 0;
     LIST_INSERT_HEAD(&all->list, c, entry);
     return c;
 }

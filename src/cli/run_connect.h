@@ -12,6 +12,7 @@
 #include "cli/run_direct.h"
 #include "cli/run_names.h"
 #include "cli/run_say.h"
+#include "cli/run_shortcut.h"
 #include "cli/run_sockets.h"
 #include "cli/run_tunnel.h"
 
@@ -25,8 +26,9 @@ struct run_connects {
     struct run_tunnels *tunnels;
     struct run_direct *direct;
     struct run_names *names;
-    bool is_early; /* --early */
-    bool is_fake;  /* --fake-names */
+    struct run_shortcut *shortcut; /* NULL = programs are not to go to the proxy themselves */
+    bool is_early;                 /* --early */
+    bool is_fake;                  /* --fake-names */
     bool verbose;
     int fd_max; /* descriptors above it are for requests that are answered at once: no connection is begun with one */
 

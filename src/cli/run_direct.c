@@ -11,6 +11,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "io/sock.h"
+
 #define ENTRIES_MAX 1024u
 #define BUCKETS 1024u
 #define NONE UINT16_MAX
@@ -32,7 +34,7 @@ struct remembered {
 
 struct run_direct {
     char *text;
-    bool everything;
+    bool everything, has_remembered;
     size_t entry_count;
     struct entry *entries;
     unsigned ring_next;
@@ -276,6 +278,21 @@ bool run_direct_has_addr(const struct run_direct *direct, const struct socks6_ad
     return is_remembered(direct, addr);
 }
 
+static bool is_loopback(const struct entry *entry)
+{
+    return sock_is_loopback(&entry->addr) && entry->bits >= (entry->addr.type == SOCKS6_ADDR_IPV4 ? 8 : 128);
+}
+
+bool run_direct_concerns_others(const struct run_direct *direct)
+{
+    for (size_t i = 0; i < direct->entry_count; i++) {
+        if (direct->entries[i].name == NULL && !is_loopback(&direct->entries[i])) {
+            return true;
+        }
+    }
+    return direct->everything || direct->has_remembered;
+}
+
 static void forget(struct run_direct *direct, uint16_t index)
 {
     struct remembered *kept = &direct->ring[index];
@@ -301,6 +318,7 @@ void run_direct_remember(struct run_direct *direct, const struct socks6_addr *ad
     if (addr->type == SOCKS6_ADDR_NAME || is_remembered(direct, addr)) {
         return;
     }
+    direct->has_remembered = true;
     forget(direct, index);
     bucket = bucket_of(addr);
     kept->type = addr->type;

@@ -34,6 +34,12 @@ bool run_direct_has_name(const struct run_direct *direct, const char *name);
 /* IPv4 or IPv6, without a look at the port. */
 bool run_direct_has_addr(const struct run_direct *direct, const struct socks6_addr *addr);
 
+/*
+ * Whether some address other than of this machine's loopback may be direct: it has to be asked for each time. Names alone are none, before
+ * an address of theirs was remembered.
+ */
+bool run_direct_concerns_others(const struct run_direct *direct);
+
 /* Remembers an address of a direct name. */
 void run_direct_remember(struct run_direct *direct, const struct socks6_addr *addr);
 

@@ -22,6 +22,7 @@
 
 #include "cli/exit.h"
 #include "cli/run_say.h"
+#include "cli/run_shortcut.h"
 #include "cli/say.h"
 
 static const char command[] = "run";
@@ -33,10 +34,11 @@ static const int changed[RUN_SIGNAL_COUNT] = {SIGHUP,  SIGINT,  SIGQUIT, SIGTERM
 static const int passed_on[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGCONT, SIGWINCH};
 
 struct launcher {
-    pid_t helper, program; /* 0 = not known, or gone */
-    bool has_ended;        /* the program */
-    int status;            /* its */
-    bool is_staying;       /* the helper */
+    struct run_shortcut *shortcut; /* NULL = none */
+    pid_t helper, program;         /* 0 = not known, or gone */
+    bool has_ended;                /* the program */
+    int status;                    /* its */
+    bool is_staying;               /* the helper */
     int signal_fd, report_fd;
 };
 
@@ -194,6 +196,7 @@ static void take_reports(struct launcher *l)
         (void)close(l->report_fd);
         l->report_fd = -1;
         if (!l->has_ended && l->program > 0) {
+            run_shortcut_withdraw(l->shortcut);
             run_say("the helper was killed: the program has no network any more");
         }
     }
@@ -276,7 +279,7 @@ static int open_signals(struct launcher *l)
 
 int run_launch(const struct run_plan *plan)
 {
-    struct launcher l = {.signal_fd = -1, .report_fd = -1};
+    struct launcher l = {.shortcut = plan->serve.shortcut, .signal_fd = -1, .report_fd = -1};
     struct run_signals before;
     const pid_t self = getpid();
     int ends[2];

@@ -107,16 +107,39 @@ static void drop(struct client *c)
     forget(c);
 }
 
-/* The end of a request. The socket is empty, so it takes a reply at once; if not, the program sees that we have closed. */
-static void answer(struct client *c, int status, const void *body, size_t len)
+union control { /* room for one descriptor, aligned */
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+/*
+ * The end of a request. The socket is empty, so it takes a reply at once; if not, the program sees that we have closed. `pass` goes
+ * along, unless it is -1.
+ */
+static void answer_with(struct client *c, int status, const void *body, size_t len, int pass)
 {
     struct run_reply header = {.len = (uint32_t)(sizeof header + len), .status = status};
     struct iovec iov[] = {{&header, sizeof header}, {(void *)(uintptr_t)body, len}};
-    const struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};
-    ssize_t n = sendmsg(c->io.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};
+    union control control = {.bytes = {0}};
+    ssize_t n;
 
+    if (pass >= 0) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof control.bytes;
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(sizeof pass);
+        memcpy(CMSG_DATA(&control.header), &pass, sizeof pass);
+    }
+    n = sendmsg(c->io.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)n;
     drop(c);
+}
+
+static void answer(struct client *c, int status, const void *body, size_t len)
+{
+    answer_with(c, status, body, len, -1);
 }
 
 /* --- requests --- */
@@ -145,6 +168,10 @@ static void take_status(struct client *c, const uint8_t *body)
 
     memcpy(&ask, body, sizeof ask);
     run_sockets_status(c->serve->connects.sockets, &ask, &state);
+    if (state.state == RUN_STATE_UNKNOWN &&
+        run_shortcut_find(c->serve->connects.shortcut, ask.cookie, &state.peer, &state.local)) {
+        state.state = RUN_STATE_CONNECTED;
+    }
     answer(c, 0, &state, sizeof state);
 }
 
@@ -188,14 +215,29 @@ static void take_setsockopt(struct client *c, const uint8_t *body, size_t len)
 
 static void take_direct(struct client *c, const uint8_t *body)
 {
+    struct run_connects *connects = &c->serve->connects;
     struct run_addr addr;
     struct socks6_addr direct;
 
     memcpy(&addr, body, sizeof addr);
     if (run_addr_to_socks(&addr, &direct)) {
-        run_direct_remember(c->serve->connects.direct, &direct);
+        run_direct_remember(connects->direct, &direct);
+        run_shortcut_withdraw(connects->shortcut);
     }
     answer(c, 0, NULL, 0);
+}
+
+static void take_share(struct client *c)
+{
+    const struct run_shortcut *shortcut = c->serve->connects.shortcut;
+    bool is_ours = false;
+
+    (void)pid_of(c, &is_ours);
+    if (!is_ours || shortcut == NULL) {
+        answer(c, is_ours ? ENOENT : EACCES, NULL, 0);
+    } else {
+        answer_with(c, 0, NULL, 0, shortcut->fd);
+    }
 }
 
 static void take_note(struct client *c, const uint8_t *body, size_t len)
@@ -221,6 +263,16 @@ static void on_names(struct run_names_ask *ask, int status, const void *body, si
     answer(LOOP_OWNER(ask, struct client, ask), status, body, len);
 }
 
+/* What programs have seen of IPv6 on their own way counts as what we have seen. */
+static void take_news(struct run_connects *connects)
+{
+    enum run_share_ipv6 news = run_shortcut_take_ipv6(connects->shortcut);
+
+    if (news != RUN_SHARE_IPV6_NO_NEWS) {
+        run_names_connected(connects->names, AF_INET6, news == RUN_SHARE_IPV6_WORKS);
+    }
+}
+
 /* Until there is an answer, the program can only go. */
 static void take_names(struct client *c, enum run_kind kind, const uint8_t *body, size_t len)
 {
@@ -236,6 +288,7 @@ static void take_names(struct client *c, enum run_kind kind, const uint8_t *body
     serve->silent_count--;
     TAILQ_INSERT_TAIL(&serve->asking, c, entry);
     loop_timer_cancel(serve->loop, &c->timer);
+    take_news(&serve->connects);
     c->ask = (struct run_names_ask){.kind = kind, .body = body, .len = len, .done = on_names};
     run_names_ask(serve->connects.names, &c->ask);
 }
@@ -261,6 +314,8 @@ static size_t min_len(enum run_kind kind)
         return 1;
     case RUN_NOTE:
         return sizeof(struct run_note);
+    case RUN_SHARE:
+        return 0;
     }
     return SIZE_MAX;
 }
@@ -300,6 +355,9 @@ static void take_request(struct client *c)
     case RUN_NOTE:
         take_note(c, body, len);
         break;
+    case RUN_SHARE:
+        take_share(c);
+        break;
     }
 }
 
@@ -335,11 +393,6 @@ static bool take_header(struct client *c)
     }
     return true;
 }
-
-union control { /* room for one descriptor, aligned */
-    struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof(int))];
-};
 
 /* As recv(2), with the descriptor that came along. */
 static ssize_t receive(struct client *c, void *buf, size_t size)
@@ -631,11 +684,19 @@ static int open_names(struct run_serve *serve, const struct run_serve_config *co
     return run_names_new(&names, &serve->connects.names);
 }
 
+/* Programs may go to the proxy themselves, as far as it depends on what was asked for. */
+static bool may_take_shortcut(const struct run_serve_config *config)
+{
+    return !config->is_early && !config->is_fake && config->verbose < 2 &&
+           config->proxy->scheme == SOCKS6_SCHEME_SOCKS6 && !config->proxy->is_tls;
+}
+
 static void fill(struct run_serve *serve, const struct run_serve_config *config)
 {
     struct run_connects *connects = &serve->connects;
 
     run_serve_set_limit(serve, (unsigned long)sysconf(_SC_OPEN_MAX)); /* none is -1, and so ULONG_MAX */
+    connects->shortcut = may_take_shortcut(config) ? config->shortcut : NULL;
     serve->tunnels.loop = serve->loop;
     serve->tunnels.sockets = connects->sockets;
     serve->tunnels.verbose = config->verbose > 0;
@@ -716,6 +777,7 @@ void run_serve_free(struct run_serve *serve)
     }
     run_connects_done(&serve->connects);
     run_tunnels_done(&serve->tunnels);
+    run_shortcut_withdraw(serve->connects.shortcut); /* programs may live longer than we */
     run_sockets_free(serve->connects.sockets);
     run_direct_free(serve->connects.direct);
     dns_link_free(serve->link);

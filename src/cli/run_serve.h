@@ -9,6 +9,7 @@
 #include <socks6/dial.h>
 
 #include "cli/proxy_find.h"
+#include "cli/run_shortcut.h"
 #include "io/loop.h"
 
 /* Programs that have connected, and not sent their whole request yet: the oldest give way. */
@@ -21,6 +22,7 @@ struct run_serve;
 struct run_serve_config {
     const struct socks6_proxy *proxy;        /* borrowed */
     const struct proxy_addresses *addresses; /* borrowed */
+    struct run_shortcut *shortcut;           /* borrowed; NULL = programs are not to go to the proxy themselves */
     const char *no_proxy;                    /* NULL = none. Borrowed for _new */
     int family;
     uint64_t timeout_ms; /* of a connection */

@@ -22,6 +22,7 @@
 #include "preload/async.h"
 #include "preload/options.h"
 #include "preload/real.h"
+#include "preload/shortcut.h"
 #include "preload/slots.h"
 #include "preload/sys.h"
 #include "preload/talk.h"
@@ -32,7 +33,8 @@
 struct attempt {
     int fd, talk, passed; /* passed: the TCP socket that came with the reply, or -1 */
     int domain;
-    bool is_non_blocking, is_marked;
+    bool is_non_blocking, is_marked, is_asked;
+    bool has_become; /* another socket has taken the place of `fd` */
     uint32_t pad_len;
     const struct run_addr *destination;
     struct run_connected answer;
@@ -74,7 +76,8 @@ static int send_request(struct attempt *attempt)
 {
     struct run_connect body = {.destination = *attempt->destination,
                                .cookie = sys_cookie(attempt->talk),
-                               .flags = attempt->is_non_blocking ? RUN_CONNECT_NON_BLOCKING : RUN_CONNECT_MARKED,
+                               .flags = (attempt->is_non_blocking ? RUN_CONNECT_NON_BLOCKING : RUN_CONNECT_MARKED) |
+                                        (attempt->is_asked ? RUN_CONNECT_ASKED : 0),
                                .pad_len = attempt->pad_len};
     struct iovec part = {&body, sizeof body};
 
@@ -144,14 +147,13 @@ static int convert(struct attempt *attempt)
     return rc != 0 ? rc : receive(attempt);
 }
 
-/* 0: `answer` is there. `*interrupted` is what connect(2) returns instead of going on to wait: -EINTR, -EINPROGRESS or 0. */
+/* 0: `answer` is there. `*interrupted` becomes what connect(2) returns instead of going on to wait, -EINTR or -EINPROGRESS. */
 static int await(struct attempt *attempt, int *interrupted)
 {
     struct timeval time = {0, 0};
     socklen_t len = sizeof time;
     int rc;
 
-    *interrupted = 0;
     if (attempt->is_non_blocking) {
         return receive(attempt);
     }
@@ -208,6 +210,7 @@ static int become(struct attempt *attempt, int *socket, enum slot_kind kind, enu
     int taken = *socket;
 
     *socket = -1;
+    attempt->has_become = true;
     return adopt(taken, attempt->fd, &slot);
 }
 
@@ -272,13 +275,15 @@ static int settle(struct attempt *attempt, int interrupted, bool *is_direct)
     case RUN_VERDICT_FAILED:
         return answer->error > 0 ? -answer->error : -ENETUNREACH;
     case RUN_VERDICT_WAIT:
-        return become_pending(attempt, -EINPROGRESS);
     case RUN_VERDICT_CONVERTED:
         return become_pending(attempt, interrupted != 0 ? interrupted : -EINPROGRESS);
     case RUN_VERDICT_STREAM:
         return become_stream(attempt);
     case RUN_VERDICT_SOCKET:
         return become_socket(attempt);
+    case RUN_VERDICT_OWN:
+        shortcut_accept(attempt->fd, attempt->domain, attempt->destination, &answer->local);
+        return 0;
     }
     return -ENETUNREACH;
 }
@@ -293,20 +298,29 @@ static void close_what_is_left(const struct attempt *attempt)
     }
 }
 
-int attempt_connect(int fd, int domain, const struct run_addr *destination, bool is_non_blocking, bool *is_direct)
+/* The socket is not to stay half connected, unless another one has its place or the helper has it. */
+static int fail(const struct attempt *attempt, int rc)
 {
-    int flags = sys_fcntl(fd, F_GETFL, 0);
-    struct attempt attempt = {.fd = fd,
+    if (attempt->is_asked && !attempt->has_become) {
+        shortcut_undo(attempt->fd);
+    }
+    return as_connect_says(rc);
+}
+
+int attempt_connect(const struct attempt_start *start, bool *is_direct)
+{
+    struct attempt attempt = {.fd = start->fd,
                               .talk = talk_open(),
                               .passed = -1,
-                              .domain = domain,
-                              .is_non_blocking = is_non_blocking || (flags >= 0 && (flags & O_NONBLOCK) != 0),
-                              .destination = destination};
-    int rc, interrupted = 0;
+                              .domain = start->domain,
+                              .is_non_blocking = start->is_non_blocking || start->is_interrupted,
+                              .is_asked = start->is_asked,
+                              .destination = start->destination};
+    int rc, interrupted = start->is_interrupted ? -EINTR : 0;
 
     *is_direct = false;
     if (attempt.talk < 0) {
-        return as_connect_says(attempt.talk);
+        return fail(&attempt, attempt.talk);
     }
     narrow(&attempt);
     rc = send_request(&attempt);
@@ -317,5 +331,5 @@ int attempt_connect(int fd, int domain, const struct run_addr *destination, bool
         rc = settle(&attempt, interrupted, is_direct);
     }
     close_what_is_left(&attempt);
-    return as_connect_says(rc);
+    return rc == 0 ? 0 : fail(&attempt, rc);
 }

@@ -12,12 +12,18 @@
 
 #include "run/protocol.h"
 
+struct attempt_start {
+    int fd, domain; /* an unconnected socket of this domain */
+    const struct run_addr *destination;
+    bool is_non_blocking; /* else it is a point of cancellation */
+    bool is_interrupted;  /* it is one that blocks, and a signal has come already */
+    bool is_asked;        /* RUN_CONNECT_ASKED: the socket is connected to the proxy */
+};
+
 /*
- * `fd` is an unconnected socket of `domain`. 0 or -errno, -EINPROGRESS and -EINTR included: then it goes on in the background.
- * `*is_direct`: it is for the program to connect, nothing has been done. `is_non_blocking`: as if `fd` were, which it may
- * be by itself; else this is a point of cancellation.
+ * 0 or -errno, -EINPROGRESS and -EINTR included: then it goes on in the background. `*is_direct`: it is for the program to connect,
+ * nothing has been done.
  */
-SOCKS6_MUST_CHECK int attempt_connect(int fd, int domain, const struct run_addr *destination, bool is_non_blocking,
-                                      bool *is_direct);
+SOCKS6_MUST_CHECK int attempt_connect(const struct attempt_start *start, bool *is_direct);
 
 #endif

@@ -20,6 +20,7 @@
 #include "preload/export.h"
 #include "preload/options.h"
 #include "preload/real.h"
+#include "preload/shortcut.h"
 #include "preload/stream.h"
 #include "preload/sys.h"
 #include "preload/talk.h"
@@ -158,10 +159,26 @@ static int connect_direct(int fd, const struct sockaddr *addr, socklen_t len)
     return connect_real(fd, addr, len);
 }
 
+static int connect_by_proxy(struct attempt_start *start, bool *is_direct)
+{
+    enum shortcut shortcut;
+    int result = 0;
+
+    *is_direct = false;
+    shortcut = shortcut_try(start->fd, start->domain, start->destination, start->is_non_blocking, &result);
+    if (shortcut == SHORTCUT_DONE) {
+        return result;
+    }
+    start->is_asked = shortcut != SHORTCUT_NONE;
+    start->is_interrupted = shortcut == SHORTCUT_INTERRUPTED;
+    return attempt_connect(start, is_direct);
+}
+
 static int connect_tcp(int fd, int domain, const struct sockaddr *addr, socklen_t len, bool dont_wait)
 {
     struct run_addr destination;
     char text[ADDR_TEXT_LEN];
+    struct attempt_start start = {.fd = fd, .domain = domain, .destination = &destination};
     bool is_mapped, is_direct;
     struct slot slot;
     int rc;
@@ -177,7 +194,9 @@ static int connect_tcp(int fd, int domain, const struct sockaddr *addr, socklen_
     if (slots_hint(fd) == SLOT_TCP && stream_find_tcp(fd, &slot)) {
         return fail(-EISCONN); /* it was connected, and broke */
     }
-    rc = attempt_connect(fd, domain, &destination, dont_wait, &is_direct);
+    rc = sys_fcntl(fd, F_GETFL, 0);
+    start.is_non_blocking = dont_wait || (rc >= 0 && (rc & O_NONBLOCK) != 0);
+    rc = connect_by_proxy(&start, &is_direct);
     return rc == 0 && is_direct ? connect_direct(fd, addr, len) : fail(rc);
 }
 

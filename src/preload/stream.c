@@ -39,7 +39,7 @@ int stream_ask(uint64_t cookie, uint32_t flags, struct run_state *out)
     return 0;
 }
 
-/* The domain of the socket that the program made. */
+/* The domain of the socket that the program made, in the place of which is a stream. */
 static int ask_domain(uint64_t cookie)
 {
     struct run_option question = {.cookie = cookie, .level = SOL_SOCKET, .name = SO_DOMAIN, .len = sizeof(int)};
@@ -67,7 +67,7 @@ static bool learn(int fd, uint64_t cookie, enum slot_kind kind, struct slot *out
     out->kind = (uint8_t)kind;
     out->state = state.state == RUN_STATE_CONNECTED ? SLOT_CONNECTED : SLOT_CONNECTING;
     out->is_told = state.state == RUN_STATE_CONNECTED;
-    out->domain = ask_domain(cookie);
+    out->domain = kind == SLOT_TCP ? sys_get_int(fd, SOL_SOCKET, SO_DOMAIN) : ask_domain(cookie);
     out->peer = state.peer;
     out->local = state.local;
     if (rc == 0) {

@@ -49,7 +49,8 @@ enum run_kind {
     RUN_QUERY,
     RUN_DIRECT,
     RUN_UDP_DNS,
-    RUN_NOTE
+    RUN_NOTE,
+    RUN_SHARE
 };
 
 /* The longest message of either direction: a DNS message and what goes before it. */
@@ -100,6 +101,12 @@ struct run_connect {
  * or one sent for this purpose. Without the flag the helper could not tell them apart.
  */
 #define RUN_CONNECT_MARKED 2u
+/*
+ * The program's socket is connected to the proxy, which has the request and has not answered yet (run/share.h). If the proxy says yes while
+ * the program still waits, the verdict is OWN. In all cases but this one the helper sees to it that the socket is unconnected again,
+ * unless the program does.
+ */
+#define RUN_CONNECT_ASKED 4u
 #define RUN_CONVERT 'c'
 
 enum run_verdict {
@@ -109,7 +116,8 @@ enum run_verdict {
     RUN_VERDICT_CONVERTED,
     RUN_VERDICT_FAILED, /* with `error` */
     RUN_VERDICT_STREAM, /* this connection is it from now on */
-    RUN_VERDICT_SOCKET  /* SCM_RIGHTS carries a TCP socket on which the program's bytes start */
+    RUN_VERDICT_SOCKET, /* SCM_RIGHTS carries a TCP socket on which the program's bytes start */
+    RUN_VERDICT_OWN     /* after RUN_CONNECT_ASKED: the program's socket is it */
 };
 
 struct run_connected {
@@ -192,6 +200,11 @@ struct run_udp_dns {
     uint32_t reserved;
     struct run_addr destination;
 };
+
+/*
+ * RUN_SHARE: no body. SCM_RIGHTS carries the file of run/share.h, run_share_len bytes for mmap(2). Status EACCES for users other than ours,
+ * to whom the session of the proxy is no business; ENOENT if there is none.
+ */
 
 /*
  * RUN_NOTE: body struct run_note, then text without newline, as "connect to 192.0.2.1:123 over UDP: refused". No reply. The helper

@@ -1,0 +1,130 @@
+#include "cli/run_shortcut.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "io/sock.h"
+#include "run/addr.h"
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+/* Waking the helper and its answer take some 100 us. */
+#define NEAR_US 1000u
+
+static int make_file(void)
+{
+    int fd = memfd_create("socks6-run", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int error;
+
+    if (fd < 0) {
+        return -errno;
+    }
+    if (ftruncate(fd, (off_t)run_share_len) == 0 &&
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0) {
+        return fd;
+    }
+    error = errno;
+    (void)close(fd);
+    return -error;
+}
+
+int run_shortcut_open(struct run_shortcut *shortcut)
+{
+    int fd = make_file();
+    void *memory;
+
+    if (fd < 0) {
+        return fd;
+    }
+    memory = mmap(NULL, run_share_len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (memory == MAP_FAILED) {
+        int error = errno;
+
+        (void)close(fd);
+        return -error;
+    }
+    shortcut->share = memory;
+    shortcut->fd = fd;
+    return 0;
+}
+
+void run_shortcut_close(struct run_shortcut *shortcut)
+{
+    (void)munmap(shortcut->share, run_share_len);
+    (void)close(shortcut->fd);
+}
+
+static bool is_near(int fd)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof info;
+
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+           len >= offsetof(struct tcp_info, tcpi_min_rtt) + sizeof info.tcpi_min_rtt && info.tcpi_min_rtt < NEAR_US;
+}
+
+static bool find_proxy(int fd, struct run_addr *out)
+{
+    struct socks6_addr peer;
+
+    return sock_peer(fd, &peer) == 0 &&
+           run_addr_from_socks(&peer, peer.type == SOCKS6_ADDR_IPV4 ? AF_INET : AF_INET6, out);
+}
+
+/* One that needs to be told by which interface. */
+static bool is_link_local(const struct run_addr *addr)
+{
+    return addr->family == AF_INET6 && addr->bytes[0] == 0xfe && (addr->bytes[1] & 0xc0) == 0x80;
+}
+
+static bool is_known(const struct run_share *share, struct socks6_slice session)
+{
+    struct run_route there;
+
+    return run_share_route(share, &there) && there.session_len == session.len &&
+           (session.len == 0 || memcmp(there.session, session.data, session.len) == 0);
+}
+
+void run_shortcut_offer(struct run_shortcut *shortcut, int fd, struct socks6_slice session)
+{
+    struct run_route route = {.session_len = (uint32_t)session.len};
+    socklen_t len = sizeof route.namespace;
+
+    if (shortcut == NULL || session.len > sizeof route.session || is_known(shortcut->share, session)) {
+        return;
+    }
+    if (!is_near(fd) || !find_proxy(fd, &route.proxy) || is_link_local(&route.proxy) ||
+        getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &route.namespace, &len) != 0) {
+        return;
+    }
+    if (session.len > 0) {
+        memcpy(route.session, session.data, session.len);
+    }
+    run_share_publish(shortcut->share, &route);
+}
+
+bool run_shortcut_find(const struct run_shortcut *shortcut, uint64_t cookie, struct run_addr *peer,
+                       struct run_addr *local)
+{
+    return shortcut != NULL && run_share_get(shortcut->share, cookie, peer, local);
+}
+
+enum run_share_ipv6 run_shortcut_take_ipv6(struct run_shortcut *shortcut)
+{
+    return shortcut != NULL ? run_share_take_ipv6(shortcut->share) : RUN_SHARE_IPV6_NO_NEWS;
+}
+
+void run_shortcut_withdraw(struct run_shortcut *shortcut)
+{
+    if (shortcut != NULL) {
+        run_share_withdraw(shortcut->share);
+    }
+}

@@ -1,0 +1,42 @@
+/*
+ * What lets programs connect to the proxy themselves: see run/share.h. The helper offers the way that its own last connection has
+ * taken, if a program can go it alone: SOCKS 6 without TLS, nothing to know of the destination, nothing to spend, and a proxy so near
+ * that the round trip more, which the request without TCP Fast Open takes, is less than the way to the helper and back.
+ */
+#ifndef CLI_RUN_SHORTCUT_H
+#define CLI_RUN_SHORTCUT_H
+
+#include <stdbool.h>
+
+#include <socks6/types.h>
+
+#include "run/share.h"
+
+struct run_shortcut {
+    struct run_share *share;
+    int fd; /* to be given to programs, for mmap(2) */
+};
+
+/*
+ * 0, or -errno: then there is none, and everything goes through the helper. It is shared with children made by fork(2): the launcher opens
+ * it, and closes it for all if the helper dies.
+ */
+SOCKS6_MUST_CHECK int run_shortcut_open(struct run_shortcut *shortcut);
+void run_shortcut_close(struct run_shortcut *shortcut);
+
+/* All below take NULL: there is none. */
+
+/*
+ * `fd` is connected to the proxy, and the proxy has said yes. `session` is to be sent along; empty = none. Does nothing if programs
+ * know that already.
+ */
+void run_shortcut_offer(struct run_shortcut *shortcut, int fd, struct socks6_slice session);
+/* What a program has connected that way; see run_share_get(). */
+bool run_shortcut_find(const struct run_shortcut *shortcut, uint64_t cookie, struct run_addr *peer,
+                       struct run_addr *local);
+/* See run_share_take_ipv6(). */
+enum run_share_ipv6 run_shortcut_take_ipv6(struct run_shortcut *shortcut);
+/* Programs have to ask from now on. */
+void run_shortcut_withdraw(struct run_shortcut *shortcut);
+
+#endif

@@ -1,0 +1,404 @@
+/*
+ * Theory of operation. Between connect(2) and the proxy's reply the socket looks connected, and is not yet the program's. So that the
+ * program does not see it, signals wait meanwhile, and epoll(7) does not know the socket; and it is short: a proxy to which this way is
+ * open is near, and if its reply takes longer than WAIT_MS, because the destination is far or does not answer, the helper waits for
+ * it in our place, where signals, timeouts and cancellation are what they are with connect(2).
+ *
+ * A program that does not want to wait is kept for WAIT_BRIEFLY_MS at most, and only as long as that is worthwhile: see
+ * run_share_is_patient(). If it succeeds it is told EINPROGRESS, as by the kernel, and finds the socket writable.
+ *
+ * The reply is looked at before it is taken, so that nothing behind it is taken along; and left where it is if the helper is to have it.
+ */
+#include "preload/shortcut.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+
+#include "preload/addr.h"
+#include "preload/config.h"
+#include "preload/epoll.h"
+#include "preload/fresh.h"
+#include "preload/share.h"
+#include "preload/slots.h"
+#include "preload/sys.h"
+#include "preload/talk.h"
+#include "run/addr.h"
+#include "run/handshake.h"
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+#define WAIT_MS 10
+#define WAIT_BRIEFLY_MS 1
+#define KERNEL_SIGSET_LEN ((_NSIG - 1) / 8)
+
+struct trip {
+    int fd, domain;
+    bool is_non_blocking;
+    const struct run_addr *destination;
+    struct run_share *share;
+    struct run_route route;
+    struct sockaddr_storage proxy;
+    socklen_t proxy_len;
+    struct run_handshake_reply reply;
+    uint64_t started_ms;
+};
+
+/* --- whether --- */
+
+static bool is_timeless(int fd)
+{
+    static const int names[] = {SO_RCVTIMEO, SO_SNDTIMEO};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct timeval time = {0, 0};
+        socklen_t len = sizeof time;
+
+        if (sys_getsockopt(fd, SOL_SOCKET, names[i], &time, &len) != 0 || time.tv_sec != 0 || time.tv_usec != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Nothing was set that would come between us and the proxy. */
+static bool is_plain(int fd)
+{
+    if (sys_get_int(fd, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP) {
+        return false;
+    }
+    return fresh_is(fd) || (is_timeless(fd) && sys_get_int(fd, SOL_SOCKET, SO_RCVLOWAT) == 1 &&
+                            sys_get_int(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT) <= 0);
+}
+
+/* bind(2) has not been called. Its address is meant for the way to the destination. */
+static bool is_unbound(int fd)
+{
+    struct sockaddr_storage name;
+    socklen_t len = sizeof name;
+    struct run_addr addr;
+
+    return sys_getsockname(fd, &name, &len) == 0 && addr_parse(&name, len, &addr, NULL) && addr.port == 0 &&
+           addr_is_wildcard(&addr);
+}
+
+static bool is_in_namespace(int fd, uint64_t namespace)
+{
+    uint64_t cookie = 0;
+    socklen_t len = sizeof cookie;
+
+    return sys_getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) == 0 && cookie == namespace;
+}
+
+/* The proxy's address as this socket takes it. */
+static bool find_proxy(struct trip *trip)
+{
+    const struct run_addr *proxy = &trip->route.proxy;
+
+    if (proxy->family != AF_INET && proxy->family != AF_INET6) {
+        return false;
+    }
+    if (proxy->family != trip->domain &&
+        (trip->domain != AF_INET6 || sys_get_int(trip->fd, IPPROTO_IPV6, IPV6_V6ONLY) != 0)) {
+        return false;
+    }
+    trip->proxy_len = addr_show(proxy, trip->domain, &trip->proxy);
+    return true;
+}
+
+static bool may_go(struct trip *trip)
+{
+    trip->share = share_get();
+    if (trip->share == NULL || trip->destination->port == 0 || trip->destination->port == ADDR_DNS_PORT ||
+        !run_share_route(trip->share, &trip->route)) {
+        return false;
+    }
+    return is_plain(trip->fd) && is_unbound(trip->fd) && is_in_namespace(trip->fd, trip->route.namespace) &&
+           find_proxy(trip) && (!trip->is_non_blocking || run_share_is_patient(trip->share));
+}
+
+/* --- on the way --- */
+
+/* True if one of the events has come. Signals are held back. */
+static bool wait_for(const struct trip *trip, short events)
+{
+    struct pollfd poll = {.fd = trip->fd, .events = events};
+    struct timespec time = {0, (trip->is_non_blocking ? WAIT_BRIEFLY_MS : WAIT_MS) * 1000000L};
+
+    return SYS_CALL(SYS_ppoll, &poll, 1, &time, NULL, 0) > 0;
+}
+
+static void set_limit(int fd, int ms)
+{
+    const struct timeval time = {0, ms * 1000};
+
+    (void)sys_setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time);
+}
+
+static bool reach_proxy(const struct trip *trip)
+{
+    long rc;
+
+    if (trip->is_non_blocking) {
+        rc = SYS_CALL(SYS_connect, trip->fd, &trip->proxy, trip->proxy_len);
+        return rc == 0 || rc == -EINPROGRESS;
+    }
+    set_limit(trip->fd, WAIT_MS);
+    rc = SYS_CALL(SYS_connect, trip->fd, &trip->proxy, trip->proxy_len);
+    set_limit(trip->fd, 0);
+    return rc == 0;
+}
+
+static bool send_request(const struct trip *trip)
+{
+    uint8_t request[RUN_REQUEST_MAX];
+    size_t len = run_handshake_request(&trip->route, trip->destination, request);
+    long n = SYS_CALL(SYS_sendto, trip->fd, request, len, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+
+    if (n == -EAGAIN && wait_for(trip, POLLOUT)) { /* not connected yet */
+        n = SYS_CALL(SYS_sendto, trip->fd, request, len, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+    }
+    return len > 0 && n == (long)len;
+}
+
+static void set_low_water(int fd, int bytes)
+{
+    (void)sys_setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes);
+}
+
+/* What has come by now; `*len` bytes of it. */
+static enum run_handshake look(struct trip *trip, size_t *len)
+{
+    uint8_t bytes[RUN_REPLY_MAX];
+    long n = SYS_CALL(SYS_recvfrom, trip->fd, bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT, NULL, NULL);
+
+    *len = n > 0 ? (size_t)n : 0;
+    if (n == -EAGAIN) {
+        return RUN_HANDSHAKE_MORE;
+    }
+    return n <= 0 ? RUN_HANDSHAKE_USELESS : run_handshake_reply(bytes, (size_t)n, &trip->reply);
+}
+
+/* MORE: it was not in time. */
+static enum run_handshake hear(struct trip *trip)
+{
+    enum run_handshake state = RUN_HANDSHAKE_MORE;
+    size_t len = 0, before;
+
+    do {
+        before = len;
+        if (len > 0) { /* else there would be nothing to wait for */
+            set_low_water(trip->fd, (int)len + 1);
+        }
+        if (!wait_for(trip, POLLIN)) {
+            break;
+        }
+        state = look(trip, &len);
+    } while (state == RUN_HANDSHAKE_MORE && len > before);
+    if (before > 0) {
+        set_low_water(trip->fd, 1);
+    }
+    return state;
+}
+
+static bool take_reply(const struct trip *trip)
+{
+    uint8_t bytes[RUN_REPLY_MAX];
+
+    return SYS_CALL(SYS_recvfrom, trip->fd, bytes, trip->reply.used, MSG_DONTWAIT, NULL, NULL) ==
+           (long)trip->reply.used;
+}
+
+void shortcut_undo(int fd)
+{
+    const struct sockaddr none = {.sa_family = AF_UNSPEC};
+
+    (void)SYS_CALL(SYS_connect, fd, &none, sizeof none);
+    (void)sys_get_int(fd, SOL_SOCKET, SO_ERROR); /* which is ECONNRESET now */
+}
+
+/* --- what came of it --- */
+
+static uint64_t now_ms(void)
+{
+    struct timespec now = {0, 0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail with this clock */
+    return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
+}
+
+void shortcut_accept(int fd, int domain, const struct run_addr *destination, const struct run_addr *local)
+{
+    struct slot slot = {.cookie = sys_cookie(fd),
+                        .kind = SLOT_TCP,
+                        .state = SLOT_CONNECTED,
+                        .is_told = 1,
+                        .domain = domain,
+                        .peer = *destination,
+                        .local = *local};
+    struct run_share *share = share_get();
+
+    slots_put(fd, &slot);
+    if (share != NULL) {
+        run_share_put(share, slot.cookie, destination, local);
+    }
+}
+
+/* The proxy's address towards the destination, if it tells, else ours. */
+static void find_local(const struct trip *trip, struct run_addr *out)
+{
+    struct sockaddr_storage own;
+    socklen_t len = sizeof own;
+
+    *out = (struct run_addr){.family = trip->destination->family};
+    if (run_addr_is_any(&trip->reply.bound) ||
+        !run_addr_from_socks(&trip->reply.bound, trip->destination->family, out)) {
+        if (sys_getsockname(trip->fd, &own, &len) == 0) {
+            (void)addr_parse(&own, len, out, NULL);
+        }
+    }
+}
+
+static void tell_ipv6(const struct trip *trip)
+{
+    bool is_unreachable =
+        trip->reply.code == SOCKS6_REPLY_NET_UNREACHABLE || trip->reply.code == SOCKS6_REPLY_ADDRESS_UNSUPPORTED;
+
+    if (trip->destination->family == AF_INET6 && (is_unreachable || trip->reply.code == SOCKS6_REPLY_SUCCESS)) {
+        run_share_tell_ipv6(trip->share, is_unreachable ? RUN_SHARE_IPV6_UNREACHABLE : RUN_SHARE_IPV6_WORKS);
+    }
+}
+
+static int succeed(const struct trip *trip)
+{
+    char text[ADDR_TEXT_LEN];
+    struct run_addr local;
+
+    find_local(trip, &local);
+    shortcut_accept(trip->fd, trip->domain, trip->destination, &local);
+    tell_ipv6(trip);
+    if (preload_config()->verbose) {
+        talk_note(RUN_NOTE_TRACE, "connect to %s: connected, 2 round trips, %u ms", addr_text(trip->destination, text),
+                  (unsigned)(now_ms() - trip->started_ms));
+    }
+    return trip->is_non_blocking ? -EINPROGRESS : 0;
+}
+
+static enum shortcut give_up(const struct trip *trip)
+{
+    run_share_doubt(trip->share, trip->route.serial);
+    shortcut_undo(trip->fd);
+    return SHORTCUT_NONE;
+}
+
+/* Who does not wait learns of failures later, and the helper has a sentence to go with them. */
+static bool is_helpers(const struct trip *trip)
+{
+    return trip->is_non_blocking || preload_config()->verbose;
+}
+
+static enum shortcut settle(struct trip *trip, enum run_handshake state, int *result)
+{
+    if (trip->is_non_blocking) {
+        run_share_was_quick(trip->share, state != RUN_HANDSHAKE_MORE);
+    }
+    switch (state) {
+    case RUN_HANDSHAKE_MORE:
+        return SHORTCUT_ASKED;
+    case RUN_HANDSHAKE_CONNECTED:
+        if (!take_reply(trip)) {
+            break;
+        }
+        *result = succeed(trip);
+        return SHORTCUT_DONE;
+    case RUN_HANDSHAKE_FAILED:
+        tell_ipv6(trip);
+        if (is_helpers(trip)) {
+            return SHORTCUT_ASKED;
+        }
+        shortcut_undo(trip->fd);
+        *result = -run_handshake_errno(trip->reply.code);
+        return SHORTCUT_DONE;
+    case RUN_HANDSHAKE_USELESS:
+        break;
+    }
+    return give_up(trip);
+}
+
+static enum shortcut go(struct trip *trip, int *result)
+{
+    if (!reach_proxy(trip) || !send_request(trip)) {
+        return give_up(trip);
+    }
+    return settle(trip, hear(trip), result);
+}
+
+/* --- signals --- */
+
+struct signals { /* as the kernel has them: number n is bit n - 1 */
+    unsigned char bits[KERNEL_SIGSET_LEN];
+};
+
+static bool has(const struct signals *set, int number)
+{
+    return (set->bits[(number - 1) / 8] >> (number - 1) % 8 & 1) != 0;
+}
+
+/* Its handler would not let the call go on. */
+static bool interrupts(int number)
+{
+    struct sigaction action;
+
+    return sigaction(number, NULL, &action) == 0 && action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN &&
+           (action.sa_flags & SA_RESTART) == 0;
+}
+
+/* A signal that the program has not held back waits. */
+static bool is_interrupted(const struct signals *held_back)
+{
+    struct signals waiting = {{0}};
+
+    (void)SYS_CALL(SYS_rt_sigpending, &waiting, KERNEL_SIGSET_LEN);
+    for (int number = 1; number < _NSIG; number++) {
+        if (has(&waiting, number) && !has(held_back, number) && interrupts(number)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+enum shortcut shortcut_try(int fd, int domain, const struct run_addr *destination, bool is_non_blocking, int *result)
+{
+    struct trip trip = {.fd = fd, .domain = domain, .is_non_blocking = is_non_blocking, .destination = destination};
+    struct epoll_move moves[EPOLL_MOVES_MAX];
+    struct signals all, before = {{0}};
+    enum shortcut shortcut;
+    size_t count;
+
+    if (!may_go(&trip)) {
+        return SHORTCUT_NONE;
+    }
+    if (!is_non_blocking) {
+        pthread_testcancel(); /* later it would be left half done */
+    }
+    trip.started_ms = preload_config()->verbose ? now_ms() : 0;
+    memset(&all, 0xff, sizeof all);
+    (void)SYS_CALL(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, KERNEL_SIGSET_LEN);
+    count = epoll_take_out(fd, moves, EPOLL_MOVES_MAX);
+    shortcut = go(&trip, result);
+    epoll_put_back(moves, count);
+    if (shortcut == SHORTCUT_ASKED && !is_non_blocking && is_interrupted(&before)) {
+        shortcut = SHORTCUT_INTERRUPTED;
+    }
+    (void)SYS_CALL(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, KERNEL_SIGSET_LEN);
+    return shortcut;
+}

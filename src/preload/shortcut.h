@@ -1,0 +1,27 @@
+/*
+ * connect(2) without the helper, where he has told us how (run/share.h): the program's own socket is connected to the proxy, says the
+ * request and hears the reply. Then it is what the program thinks it is, with its options, duplicates and registrations.
+ */
+#ifndef PRELOAD_SHORTCUT_H
+#define PRELOAD_SHORTCUT_H
+
+#include <stdbool.h>
+
+#include "run/protocol.h"
+
+enum shortcut {
+    SHORTCUT_NONE,       /* the socket is as it was: ask the helper */
+    SHORTCUT_DONE,       /* `*result` is what connect(2) says: 0 or -errno */
+    SHORTCUT_ASKED,      /* the proxy has the request, and takes its time over it: see RUN_CONNECT_ASKED */
+    SHORTCUT_INTERRUPTED /* the same, and a signal has come for which connect(2) returns EINTR if it waits */
+};
+
+/* For a TCP socket of `domain` that is not connected. */
+enum shortcut shortcut_try(int fd, int domain, const struct run_addr *destination, bool is_non_blocking, int *result);
+
+/* The reply has come after all, with RUN_VERDICT_OWN. */
+void shortcut_accept(int fd, int domain, const struct run_addr *destination, const struct run_addr *local);
+/* The socket is as it was. */
+void shortcut_undo(int fd);
+
+#endif
