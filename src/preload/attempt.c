@@ -6,13 +6,12 @@
  * Measured (Linux 6.18): a stream takes padding in buffers of 32 KiB less what the kernel needs for itself; with the send buffer at
  * 64 KiB two of them fill it, and not a byte more goes in. poll(2) then shows nothing, EPOLLET has an event as soon as they are read.
  *
- * A blocking connect waits for the reply in recv(2), which the kernel interrupts and restarts for the same signals and timeouts as
- * connect(2).
+ * A blocking connect holds signals back from before the request is sent until it waits for the reply: see signals.h.
  */
 #include "preload/attempt.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <string.h>
@@ -21,7 +20,6 @@
 #include "preload/adopt.h"
 #include "preload/async.h"
 #include "preload/options.h"
-#include "preload/real.h"
 #include "preload/shortcut.h"
 #include "preload/slots.h"
 #include "preload/sys.h"
@@ -37,6 +35,8 @@ struct attempt {
     bool has_become; /* another socket has taken the place of `fd` */
     uint32_t pad_len;
     const struct run_addr *destination;
+    struct signals before; /* while `are_signals_held` */
+    bool are_signals_held;
     struct run_connected answer;
 };
 
@@ -96,29 +96,31 @@ static int receive(struct attempt *attempt)
     return status != 0 ? -ENETUNREACH : (size_t)len != sizeof attempt->answer ? -EPROTO : 0;
 }
 
-static void set_timeout(int talk, const struct timeval *time)
-{
-    (void)sys_setsockopt(talk, SOL_SOCKET, SO_RCVTIMEO, time, sizeof *time);
-}
-
 static void close_cancelled(void *talk)
 {
     sys_close(*(int *)talk);
 }
 
 /* The point of cancellation. 0 as soon as there is something to read or the helper has gone; -EINTR or -EAGAIN. */
-static int wait_cancellably(int *talk)
+static int wait_cancellably(struct attempt *attempt)
 {
-    ssize_t n;
-    char byte;
-    int saved = errno, rc;
+    struct timeval limit = {0, 0};
+    socklen_t len = sizeof limit;
+    int rc;
 
-    pthread_cleanup_push(close_cancelled, talk);
-    n = real(recv)(*talk, &byte, 1, MSG_PEEK);
+    (void)sys_getsockopt(attempt->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &len);
+    pthread_cleanup_push(close_cancelled, &attempt->talk);
+    rc = signals_wait(attempt->talk, POLLIN, &limit, &attempt->before);
     pthread_cleanup_pop(0);
-    rc = n >= 0 || errno == ECONNRESET ? 0 : -errno;
-    errno = saved;
     return rc;
+}
+
+static void release_signals(struct attempt *attempt)
+{
+    if (attempt->are_signals_held) {
+        attempt->are_signals_held = false;
+        signals_release(&attempt->before);
+    }
 }
 
 /* The byte that the helper expects once, before any of the program's: the wish to convert, or a mark that means nothing. */
@@ -137,35 +139,24 @@ static int send_mark(struct attempt *attempt)
     return n < 0 && n != -EPIPE && n != -ECONNRESET ? (int)n : 0; /* what is over is seen by reading */
 }
 
-/* It goes on in the background. The reply that comes may be to the request: then it has crossed the wish to convert. */
-static int convert(struct attempt *attempt)
-{
-    static const struct timeval for_ever;
-    int rc = send_mark(attempt);
-
-    set_timeout(attempt->talk, &for_ever);
-    return rc != 0 ? rc : receive(attempt);
-}
-
-/* 0: `answer` is there. `*interrupted` becomes what connect(2) returns instead of going on to wait, -EINTR or -EINPROGRESS. */
+/* 0: `answer` is there. `*interrupted`: what connect(2) returns instead of going on to wait, -EINTR or -EINPROGRESS; or 0. */
 static int await(struct attempt *attempt, int *interrupted)
 {
-    struct timeval time = {0, 0};
-    socklen_t len = sizeof time;
     int rc;
 
+    *interrupted = 0;
     if (attempt->is_non_blocking) {
         return receive(attempt);
     }
-    if (sys_getsockopt(attempt->fd, SOL_SOCKET, SO_SNDTIMEO, &time, &len) == 0) {
-        set_timeout(attempt->talk, &time);
-    }
-    rc = wait_cancellably(&attempt->talk);
+    rc = wait_cancellably(attempt);
+    release_signals(attempt);
     if (rc == 0) {
         return receive(attempt);
     }
     *interrupted = rc == -EAGAIN ? -EINPROGRESS : rc;
-    return convert(attempt);
+    /* It goes on in the background. The reply that comes may be to the request: then it has crossed the wish to convert. */
+    rc = send_mark(attempt);
+    return rc != 0 ? rc : receive(attempt);
 }
 
 static int send_padding(const struct attempt *attempt)
@@ -313,13 +304,16 @@ int attempt_connect(const struct attempt_start *start, bool *is_direct)
                               .talk = talk_open(),
                               .passed = -1,
                               .domain = start->domain,
-                              .is_non_blocking = start->is_non_blocking || start->is_interrupted,
+                              .is_non_blocking = start->is_non_blocking,
+                              .before = start->before,
+                              .are_signals_held = !start->is_non_blocking,
                               .is_asked = start->is_asked,
                               .destination = start->destination};
-    int rc, interrupted = start->is_interrupted ? -EINTR : 0;
+    int rc, interrupted = 0;
 
     *is_direct = false;
     if (attempt.talk < 0) {
+        release_signals(&attempt);
         return fail(&attempt, attempt.talk);
     }
     narrow(&attempt);
@@ -330,6 +324,7 @@ int attempt_connect(const struct attempt_start *start, bool *is_direct)
     if (rc == 0) {
         rc = settle(&attempt, interrupted, is_direct);
     }
+    release_signals(&attempt);
     close_what_is_left(&attempt);
     return rc == 0 ? 0 : fail(&attempt, rc);
 }

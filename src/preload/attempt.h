@@ -10,14 +10,15 @@
 
 #include <socks6/types.h>
 
+#include "preload/signals.h"
 #include "run/protocol.h"
 
 struct attempt_start {
     int fd, domain; /* an unconnected socket of this domain */
     const struct run_addr *destination;
-    bool is_non_blocking; /* else it is a point of cancellation */
-    bool is_interrupted;  /* it is one that blocks, and a signal has come already */
-    bool is_asked;        /* RUN_CONNECT_ASKED: the socket is connected to the proxy */
+    bool is_non_blocking;  /* else it is a point of cancellation */
+    bool is_asked;         /* RUN_CONNECT_ASKED: the socket is connected to the proxy */
+    struct signals before; /* if it is one that blocks: of signals_hold(). They are released meanwhile */
 };
 
 /*

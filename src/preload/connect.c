@@ -8,10 +8,10 @@
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/time.h>
-#include <time.h>
 
 #include "preload/addr.h"
 #include "preload/adopt.h"
@@ -21,6 +21,7 @@
 #include "preload/options.h"
 #include "preload/real.h"
 #include "preload/shortcut.h"
+#include "preload/signals.h"
 #include "preload/stream.h"
 #include "preload/sys.h"
 #include "preload/talk.h"
@@ -69,20 +70,19 @@ int connect_dissolve(int fd, const struct slot *slot)
     return adopt((int)socket, fd, &plain);
 }
 
-/* poll(2) says EINTR also after handlers with SA_RESTART. 0 when it is decided. */
+/* Until there is room to write, or an end. 0 when it is decided. */
 static int wait_decided(int fd)
 {
-    struct pollfd poll = {.fd = fd, .events = POLLOUT};
     struct timeval limit = {0, 0};
     socklen_t len = sizeof limit;
-    struct timespec time;
-    long rc;
+    struct signals before;
+    int rc;
 
     (void)sys_getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &len);
-    time.tv_sec = limit.tv_sec;
-    time.tv_nsec = limit.tv_usec * 1000;
-    rc = SYS_CALL(SYS_ppoll, &poll, 1, limit.tv_sec == 0 && limit.tv_usec == 0 ? NULL : &time, NULL, 0);
-    return rc < 0 ? (int)rc : rc == 0 ? -EALREADY : 0;
+    signals_hold(&before);
+    rc = signals_wait(fd, POLLOUT, &limit, &before);
+    signals_release(&before);
+    return rc == -EAGAIN ? -EALREADY : rc;
 }
 
 static int connect_failed(int fd, struct slot *slot)
@@ -165,12 +165,18 @@ static int connect_by_proxy(struct attempt_start *start, bool *is_direct)
     int result = 0;
 
     *is_direct = false;
+    if (!start->is_non_blocking) {
+        pthread_testcancel();
+    }
+    signals_hold(&start->before);
     shortcut = shortcut_try(start->fd, start->domain, start->destination, start->is_non_blocking, &result);
+    if (shortcut == SHORTCUT_DONE || start->is_non_blocking) {
+        signals_release(&start->before);
+    }
     if (shortcut == SHORTCUT_DONE) {
         return result;
     }
-    start->is_asked = shortcut != SHORTCUT_NONE;
-    start->is_interrupted = shortcut == SHORTCUT_INTERRUPTED;
+    start->is_asked = shortcut == SHORTCUT_ASKED;
     return attempt_connect(start, is_direct);
 }
 

@@ -16,8 +16,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/time.h>
 #include <time.h>
@@ -39,7 +37,6 @@
 
 #define WAIT_MS 10
 #define WAIT_BRIEFLY_MS 1
-#define KERNEL_SIGSET_LEN ((_NSIG - 1) / 8)
 
 struct trip {
     int fd, domain;
@@ -342,63 +339,19 @@ static enum shortcut go(struct trip *trip, int *result)
     return settle(trip, hear(trip), result);
 }
 
-/* --- signals --- */
-
-struct signals { /* as the kernel has them: number n is bit n - 1 */
-    unsigned char bits[KERNEL_SIGSET_LEN];
-};
-
-static bool has(const struct signals *set, int number)
-{
-    return (set->bits[(number - 1) / 8] >> (number - 1) % 8 & 1) != 0;
-}
-
-/* Its handler would not let the call go on. */
-static bool interrupts(int number)
-{
-    struct sigaction action;
-
-    return sigaction(number, NULL, &action) == 0 && action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN &&
-           (action.sa_flags & SA_RESTART) == 0;
-}
-
-/* A signal that the program has not held back waits. */
-static bool is_interrupted(const struct signals *held_back)
-{
-    struct signals waiting = {{0}};
-
-    (void)SYS_CALL(SYS_rt_sigpending, &waiting, KERNEL_SIGSET_LEN);
-    for (int number = 1; number < _NSIG; number++) {
-        if (has(&waiting, number) && !has(held_back, number) && interrupts(number)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 enum shortcut shortcut_try(int fd, int domain, const struct run_addr *destination, bool is_non_blocking, int *result)
 {
     struct trip trip = {.fd = fd, .domain = domain, .is_non_blocking = is_non_blocking, .destination = destination};
     struct epoll_move moves[EPOLL_MOVES_MAX];
-    struct signals all, before = {{0}};
     enum shortcut shortcut;
     size_t count;
 
     if (!may_go(&trip)) {
         return SHORTCUT_NONE;
     }
-    if (!is_non_blocking) {
-        pthread_testcancel(); /* later it would be left half done */
-    }
     trip.started_ms = preload_config()->verbose ? now_ms() : 0;
-    memset(&all, 0xff, sizeof all);
-    (void)SYS_CALL(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, KERNEL_SIGSET_LEN);
     count = epoll_take_out(fd, moves, EPOLL_MOVES_MAX);
     shortcut = go(&trip, result);
     epoll_put_back(moves, count);
-    if (shortcut == SHORTCUT_ASKED && !is_non_blocking && is_interrupted(&before)) {
-        shortcut = SHORTCUT_INTERRUPTED;
-    }
-    (void)SYS_CALL(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, KERNEL_SIGSET_LEN);
     return shortcut;
 }

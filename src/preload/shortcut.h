@@ -10,13 +10,12 @@
 #include "run/protocol.h"
 
 enum shortcut {
-    SHORTCUT_NONE,       /* the socket is as it was: ask the helper */
-    SHORTCUT_DONE,       /* `*result` is what connect(2) says: 0 or -errno */
-    SHORTCUT_ASKED,      /* the proxy has the request, and takes its time over it: see RUN_CONNECT_ASKED */
-    SHORTCUT_INTERRUPTED /* the same, and a signal has come for which connect(2) returns EINTR if it waits */
+    SHORTCUT_NONE, /* the socket is as it was: ask the helper */
+    SHORTCUT_DONE, /* `*result` is what connect(2) says: 0 or -errno */
+    SHORTCUT_ASKED /* the proxy has the request, and takes its time over it: see RUN_CONNECT_ASKED */
 };
 
-/* For a TCP socket of `domain` that is not connected. */
+/* For a TCP socket of `domain` that is not connected. Signals must be held back. */
 enum shortcut shortcut_try(int fd, int domain, const struct run_addr *destination, bool is_non_blocking, int *result);
 
 /* The reply has come after all, with RUN_VERDICT_OWN. */
