@@ -270,7 +270,7 @@ export TSAN_TESTS="$TSAN_TESTS and not test_cli_probe and not test_cli_dns.py an
 # What is other code with PAM.
 export PAM_UNIT_TESTS='proxyd-pamauth proxyd-passwords proxyd-config-auth proxyd-accounts proxyd-config-docs'
 # Those of the unit tests that have threads of their own.
-export TSAN_UNIT_TESTS='proxyd-store-race proxyd-passwords proxyd-limits proxyd-log io-loop io-pool'
+export TSAN_UNIT_TESTS='proxyd-store-race proxyd-passwords proxyd-limits proxyd-log io-loop io-pool run-share'
 [ $full = no ] || FUZZ_SECONDS=60
 
 run_stage lint 180 "formatting, scripts, texts, layers"
