@@ -124,9 +124,24 @@ bool run_share_route(const struct run_share *share, struct run_route *out)
            atomic_load_explicit(&share->doubted, memory_order_relaxed) != out->serial;
 }
 
+static uint64_t serial_there(const struct run_share *share)
+{
+    return atomic_load_explicit(&share->route_words[offsetof(struct run_route, serial) / sizeof(uint64_t)],
+                                memory_order_relaxed);
+}
+
+/*
+ * There is room for one doubt. One that comes late, about a route that is gone, must not take the place of one about the route that is
+ * there: whoever has stored that one has seen its route, and so does everybody who sees the doubt.
+ */
 void run_share_doubt(struct run_share *share, uint64_t serial)
 {
-    atomic_store_explicit(&share->doubted, serial, memory_order_relaxed);
+    uint64_t doubted = atomic_load_explicit(&share->doubted, memory_order_acquire);
+
+    while (serial_there(share) == serial && doubted != serial &&
+           !atomic_compare_exchange_weak_explicit(&share->doubted, &doubted, serial, memory_order_acq_rel,
+                                                  memory_order_acquire)) {
+    }
 }
 
 /* --- the sockets --- */

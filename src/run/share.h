@@ -42,7 +42,7 @@ void run_share_publish(struct run_share *share, const struct run_route *route);
 void run_share_withdraw(struct run_share *share);
 /* False if there is none, or one that somebody has doubted. */
 bool run_share_route(const struct run_share *share, struct run_route *out);
-/* It was of no use: nobody takes it any more. */
+/* It was of no use: nobody takes it any more. Without effect if it is not the route that is there now. */
 void run_share_doubt(struct run_share *share, uint64_t serial);
 
 /* A socket that was connected to the proxy. Old ones give way. */

@@ -296,6 +296,35 @@ static void test_doubt_about_an_older_route_does_not_concern_this_one(void **sta
     (void)expect_route(2);
 }
 
+static void test_a_late_doubt_does_not_end_that_about_this_route(void **state)
+{
+    uint64_t older, serial;
+
+    (void)state;
+    publish(1);
+    older = expect_route(1);
+    publish(2);
+    serial = expect_route(2);
+    run_share_doubt(share, serial);
+    run_share_doubt(share, older);
+    expect_no_route();
+    run_share_doubt(share, 0);
+    run_share_doubt(share, serial + 2);
+    expect_no_route();
+}
+
+static void test_a_doubt_about_a_route_to_come_is_none(void **state)
+{
+    uint64_t serial;
+
+    (void)state;
+    publish(1);
+    serial = expect_route(1);
+    run_share_doubt(share, serial + 2);
+    publish(2);
+    (void)expect_route(2);
+}
+
 /* Where the number is behind which the route lies: it is all that is left of a route that was withdrawn. */
 static size_t route_sequence(void)
 {
@@ -833,6 +862,8 @@ int main(void)
         TEST(test_a_withdrawn_route_leaves_no_session_behind),
         TEST(test_a_doubted_route_is_not_taken_until_there_is_another),
         TEST(test_doubt_about_an_older_route_does_not_concern_this_one),
+        TEST(test_a_late_doubt_does_not_end_that_about_this_route),
+        TEST(test_a_doubt_about_a_route_to_come_is_none),
         TEST(test_a_route_of_a_dead_writer_is_passed_over),
         TEST(test_serials_are_never_0_whatever_the_memory_says),
         TEST(test_a_session_longer_than_its_place_is_no_route),
