@@ -218,7 +218,8 @@ bool run_share_is_patient(struct run_share *share)
     if (left == 0) {
         return true;
     }
-    /* Two at once may count as one. */
+    /* Two at once may count as one. More than the most can only be damage. */
+    left = left > RUN_SHARE_PATIENCE_MAX ? RUN_SHARE_PATIENCE_MAX : left;
     atomic_store_explicit(&share->skips, left - 1, memory_order_relaxed);
     return false;
 }

@@ -613,6 +613,40 @@ static void test_patience_halves_with_each_miss_and_comes_back_at_once(void **st
     }
 }
 
+/* The counters are what one miss has changed: how many there were, and how many calls are left. */
+static void test_damaged_patience_comes_back(void **state)
+{
+    static const uint32_t garbage[] = {10, 257, 0x7fffffff, 0x80000000u, UINT32_MAX - 1, UINT32_MAX};
+    size_t at[2];
+    size_t count = 0;
+
+    (void)state;
+    remember();
+    run_share_was_quick(share, false);
+    assert_int_equal(count_changes(sizeof(uint32_t)), 2);
+    for (size_t i = first_change(sizeof(uint32_t)); count < 2; i += sizeof(uint32_t)) {
+        if (peek32(i) != 0) {
+            at[count++] = i;
+        }
+    }
+    for (size_t i = 0; i < sizeof garbage / sizeof garbage[0]; i++) {
+        for (unsigned which = 1; which < 4; which++) {
+            for (size_t j = 0; j < 2; j++) {
+                if ((which & 1u << j) != 0) {
+                    poke32(at[j], garbage[i]);
+                }
+            }
+            (void)count_hurries(); /* at most RUN_SHARE_PATIENCE_MAX */
+            run_share_was_quick(share, false);
+            (void)count_hurries();
+            run_share_was_quick(share, true);
+            assert_int_equal(count_hurries(), 0);
+            run_share_was_quick(share, false);
+            assert_int_equal(count_hurries(), 1);
+        }
+    }
+}
+
 static void test_ipv6_news_is_taken_once_and_the_last_one_counts(void **state)
 {
     (void)state;
@@ -876,6 +910,7 @@ int main(void)
         TEST(test_an_entry_of_a_dead_writer_is_passed_over),
         TEST(test_a_set_of_dead_writers_takes_nothing_more),
         TEST(test_patience_halves_with_each_miss_and_comes_back_at_once),
+        TEST(test_damaged_patience_comes_back),
         TEST(test_ipv6_news_is_taken_once_and_the_last_one_counts),
         TEST(test_ipv6_garbage_is_no_news),
         TEST(test_random_memory_does_no_harm),
