@@ -3,8 +3,7 @@
  * take what they have read if the number was even and is the same afterwards. Writers that find it odd go to another entry: the one
  * who writes may be the same thread below a signal handler, or dead. The route has one writer.
  *
- * A cookie has WAYS places where it can be. A writer takes the one that holds it, or one that is empty, or one at random: cookies
- * are counted up, so that the next one is as good as any other.
+ * A cookie has WAYS places where it can be. A writer takes the one that holds it, or one that is empty, or one at random.
  */
 #include "run/share.h"
 
@@ -13,7 +12,8 @@
 
 #define WORDS_OF(type) ((sizeof(type) + sizeof(uint64_t) - 1) / sizeof(uint64_t))
 #define WAYS 4u
-#define SETS 4096u
+#define SET_BITS 12u
+#define SETS (1u << SET_BITS)
 #define MISSES_MAX 9u /* 1 << 8 is RUN_SHARE_PATIENCE_MAX */
 
 struct known {
@@ -146,10 +146,18 @@ void run_share_doubt(struct run_share *share, uint64_t serial)
 
 /* --- the sockets --- */
 
-/* The kernel counts cookies up in steps of its own (per processor). */
+/*
+ * The kernel gives 4096 cookies at a time to each processor, which counts them up. Times the golden ratio those that are counted up lie
+ * evenly spread, and those of processors that count in step do not meet.
+ */
+static uint64_t spread(uint64_t cookie)
+{
+    return cookie * UINT64_C(0x9e3779b97f4a7c15);
+}
+
 static unsigned set_of(uint64_t cookie)
 {
-    return (unsigned)((cookie ^ cookie >> 12) % SETS);
+    return (unsigned)(spread(cookie) >> (64 - SET_BITS));
 }
 
 static uint64_t cookie_in(const struct entry *entry)
@@ -170,7 +178,7 @@ static unsigned way_for(const struct entry *set, uint64_t cookie)
         }
         empty = there == 0 && empty == WAYS ? way : empty;
     }
-    return empty < WAYS ? empty : (unsigned)(cookie / SETS % WAYS);
+    return empty < WAYS ? empty : (unsigned)(spread(cookie) << SET_BITS >> 32) % WAYS;
 }
 
 void run_share_put(struct run_share *share, uint64_t cookie, const struct run_addr *peer, const struct run_addr *local)

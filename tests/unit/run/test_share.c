@@ -532,6 +532,26 @@ static void test_the_latest_sockets_are_known_after_many(void **state)
     }
 }
 
+/* Each processor counts up in 4096 cookies of its own (include/linux/cookie.h of the kernel). */
+static void test_processors_do_not_drive_each_other_out(void **state)
+{
+    const uint64_t processors = 16, each = 256; /* a quarter of the table */
+    uint64_t known = 0;
+
+    (void)state;
+    for (uint64_t n = 1; n <= each; n++) {
+        for (uint64_t processor = 0; processor < processors; processor++) {
+            put_version(processor * 4096 + n, (uint32_t)n);
+        }
+    }
+    for (uint64_t n = 1; n <= each; n++) {
+        for (uint64_t processor = 0; processor < processors; processor++) {
+            known += version_of(processor * 4096 + n) == (int64_t)n;
+        }
+    }
+    assert_true(known * 100 >= processors * each * 85);
+}
+
 static void test_an_entry_of_a_dead_writer_is_passed_over(void **state)
 {
     size_t dead;
@@ -907,6 +927,7 @@ int main(void)
         TEST(test_a_socket_put_again_has_one_entry),
         TEST(test_in_a_full_set_an_old_one_gives_way),
         TEST(test_the_latest_sockets_are_known_after_many),
+        TEST(test_processors_do_not_drive_each_other_out),
         TEST(test_an_entry_of_a_dead_writer_is_passed_over),
         TEST(test_a_set_of_dead_writers_takes_nothing_more),
         TEST(test_patience_halves_with_each_miss_and_comes_back_at_once),
