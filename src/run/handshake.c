@@ -58,9 +58,10 @@ size_t run_handshake_request(const struct run_route *route, const struct run_add
 
 /* --- the replies --- */
 
-static enum run_handshake without(int err)
+/* `needed`: if it is more that is missing, how many bytes there have to be, from the first one on. */
+static enum run_handshake without(int err, size_t needed)
 {
-    return err == SOCKS6_NEED_MORE ? RUN_HANDSHAKE_MORE : RUN_HANDSHAKE_USELESS;
+    return err == SOCKS6_NEED_MORE && needed <= RUN_REPLY_MAX ? RUN_HANDSHAKE_MORE : RUN_HANDSHAKE_USELESS;
 }
 
 enum run_handshake run_handshake_reply(const uint8_t *bytes, size_t len, struct run_handshake_reply *out)
@@ -71,14 +72,14 @@ enum run_handshake run_handshake_reply(const uint8_t *bytes, size_t len, struct 
     int err = s6_auth_reply_decode(bytes, len, RUN_REPLY_MAX, &auth, &auth_size);
 
     if (err != 0) {
-        return without(err);
+        return without(err, auth_size);
     }
     if (auth.type != S6_AUTH_SUCCESS) {
         return RUN_HANDSHAKE_USELESS;
     }
     err = s6_reply_decode(bytes + auth_size, len - auth_size, RUN_REPLY_MAX, &reply, &size);
-    if (err != 0) {
-        return without(err);
+    if (err != 0 || auth_size + size > RUN_REPLY_MAX) {
+        return without(err, auth_size + size);
     }
     *out = (struct run_handshake_reply){.used = auth_size + size, .code = reply.code, .bound = reply.addr};
     return reply.code == SOCKS6_REPLY_SUCCESS ? RUN_HANDSHAKE_CONNECTED : RUN_HANDSHAKE_FAILED;

@@ -36,10 +36,13 @@ struct run_handshake_reply {
     struct socks6_addr bound;
 };
 
-/* Replies are taken up to here; real ones have some 50 bytes. Longer ones are USELESS. */
+/*
+ * Both replies together are taken up to here; real ones have some 50 bytes. Longer ones are USELESS as soon as they are seen to be, so
+ * that so many bytes are never MORE.
+ */
 #define RUN_REPLY_MAX 1024u
 
-/* "Authentication Replies" and "Operation Replies": what has come so far, from the first byte on. */
+/* "Authentication Replies" and "Operation Replies": what has come so far, from the first byte on. `out`: if CONNECTED or FAILED. */
 enum run_handshake run_handshake_reply(const uint8_t *bytes, size_t len, struct run_handshake_reply *out);
 
 /* The errno with which connect(2) fails where no proxy is between, for a code other than success. */

@@ -465,6 +465,36 @@ static void test_options_longer_than_any_are_of_no_use_at_once(void **state)
     expect_from(&stream, 12, RUN_HANDSHAKE_USELESS);
 }
 
+static void test_replies_are_taken_up_to_the_most_together(void **state)
+{
+    const size_t heads = 16;
+    const struct socks6_addr bound = socks6_addr_ipv4(ipv4.bytes, 80);
+
+    (void)state;
+    for (size_t auth_len = 0; auth_len <= RUN_REPLY_MAX; auth_len += 4) {
+        size_t longest = auth_len + heads <= RUN_REPLY_MAX ? RUN_REPLY_MAX - heads - auth_len : 0;
+        struct run_handshake_reply reply;
+        struct stream stream;
+
+        stream_init(&stream);
+        add_long(&stream, auth_len, longest);
+        if (auth_len % 64 == 0 && auth_len + heads <= RUN_REPLY_MAX) {
+            expect_outcome(&stream, SOCKS6_REPLY_SUCCESS, &bound);
+        }
+        s6_buf_done(&stream.buf);
+        add_long(&stream, auth_len, longest + 4);
+        assert_int_equal(judge(&stream, auth_len + heads - 1, &reply),
+                         auth_len + heads <= RUN_REPLY_MAX ? RUN_HANDSHAKE_MORE : RUN_HANDSHAKE_USELESS);
+        for (size_t len = 0; len <= s6_buf_len(&stream.buf); len += 4) {
+            enum run_handshake said = judge(&stream, len, &reply);
+
+            assert_true(said == RUN_HANDSHAKE_USELESS || (said == RUN_HANDSHAKE_MORE && len < RUN_REPLY_MAX));
+            assert_true(said == RUN_HANDSHAKE_USELESS || len < auth_len + heads);
+        }
+        s6_buf_done(&stream.buf);
+    }
+}
+
 static uint32_t next_random(uint32_t *random)
 {
     *random ^= *random << 13;
@@ -546,6 +576,7 @@ int main(void)
         cmocka_unit_test(test_replies_that_make_no_sense_are_of_no_use),
         cmocka_unit_test(test_what_clients_tolerate_is_tolerated),
         cmocka_unit_test(test_options_longer_than_any_are_of_no_use_at_once),
+        cmocka_unit_test(test_replies_are_taken_up_to_the_most_together),
         cmocka_unit_test(test_damaged_replies_never_use_more_than_there_is),
         cmocka_unit_test(test_codes_become_errors_of_connect),
     };
