@@ -69,7 +69,7 @@ def seeds():
                 suffix = f"-{choice}" if len(choices) > 1 else ""
                 if len(data) <= SEED_MAX:
                     found[os.path.join(target, name + suffix)] = bytes([choice]) + bytes(data)
-    return found | dns_seeds() | run_names_seeds()
+    return found | dns_seeds() | run_names_seeds() | run_handshake_seeds()
 
 
 # DNS ------------------------------------------------------------------------------------------------------------------
@@ -180,6 +180,25 @@ def run_names_seeds():
         "resolv.conf": whole(8, b"search a.example b.example .\noptions ndots:2 timeout:3 no-tld-query\ndomain c\n"),
     }
     return {f"run_names/{name}": data for name, data in found.items()}
+
+
+def run_handshake_seeds():
+    """Streams from the proxy: each Authentication Reply of the vectors with a good reply behind it, each Operation Reply behind a good
+    one of the other kind, with some of the remote end's data; and such as are as long as they may be, and longer."""
+    auth = b"\6\0\0\0"
+    reply = b"\6\0\0\0\0\x50\0\1\xc0\0\2\1"
+    rest = b"\6data"
+    found = {}
+    for kind, before, after in (("auth_reply", b"", reply), ("reply", auth, b"")):
+        for name, _words, data in vectors(os.path.join(ROOT, "tests", "vectors", f"{kind}.hex")):
+            if len(data) <= SEED_MAX:
+                found[f"{kind}-{name}"] = before + bytes(data) + after + rest
+    area = lambda size: struct.pack("!HH", 0xfc00, size) + bytes(size - 4) if size else b""
+    whole = lambda first, second: (b"\6\0" + struct.pack("!H", first) + area(first) + reply[:2] + struct.pack("!H", second) +
+                                   reply[4:] + area(second))
+    for first, second in ((1008, 0), (1012, 0), (1020, 0), (1028, 0), (0, 1008), (0, 1012), (0, 1028), (504, 504), (504, 508)):
+        found[f"long-{first}-{second}"] = whole(first, second) + rest
+    return {f"run_handshake/{name}": data for name, data in found.items()}
 
 
 def read(path):
