@@ -31,6 +31,7 @@
 #define EARLY_WAIT_MS 10
 #define DNS_PORT 53u
 #define PAD_MAX (1024u * 1024u)
+#define DIALS_TO_KNOW 2u /* whether TCP Fast Open works */
 
 enum state { STATE_EARLY, STATE_DIALLING, STATE_CLOSING };
 
@@ -380,12 +381,22 @@ static bool can_hand_over(const struct run_connection *c)
     return c->is_blocking && c->dial.stream.tls == NULL && domain_of(c->twin) == domain_of(c->dial.stream.fd);
 }
 
-/* What the program may do by itself from now on. */
-static void offer_shortcut(struct run_connects *all, const struct stream *stream)
+/*
+ * What programs may do by themselves from now on. Where the request travels in the SYN, one round trip is better than two: that shows with
+ * the second connection, which has the cookie of the first.
+ */
+static void offer_shortcut(struct run_connects *all, const struct stream *stream,
+                           const struct socks6_dial_result *result)
 {
     struct socks6_slice session = {NULL, 0};
 
-    if (all->shortcut == NULL || stream->tls != NULL || run_direct_concerns_others(all->direct)) {
+    if (result->sent_in_syn) {
+        run_shortcut_withdraw(all->shortcut);
+        return;
+    }
+    all->dialled += all->dialled < DIALS_TO_KNOW ? 1 : 0;
+    if (all->shortcut == NULL || all->dialled < DIALS_TO_KNOW || stream->tls != NULL ||
+        run_direct_concerns_others(all->direct)) {
         return;
     }
     if (all->dialer.proxy->has_credentials) {
@@ -408,7 +419,9 @@ static void conclude(struct run_connection *c, int status, const struct socks6_d
     if (c->all->verbose) {
         say_connected(c, result->round_trips);
     }
-    offer_shortcut(c->all, &c->dial.stream);
+    if (!c->is_asked) {
+        offer_shortcut(c->all, &c->dial.stream, result);
+    }
     if (c->is_asked && c->is_blocking) {
         leave(c, result);
     } else if (can_hand_over(c)) {

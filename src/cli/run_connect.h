@@ -27,6 +27,7 @@ struct run_connects {
     struct run_direct *direct;
     struct run_names *names;
     struct run_shortcut *shortcut; /* NULL = programs are not to go to the proxy themselves */
+    unsigned dialled;              /* connections made, as far as it is worth counting */
     bool is_early;                 /* --early */
     bool is_fake;                  /* --fake-names */
     bool verbose;
