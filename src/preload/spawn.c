@@ -1,7 +1,8 @@
 /*
- * posix_spawn(3), and the functions of libc that start a shell inside, where no hook of ours is: system(3), popen(3), wordexp(3).
+ * posix_spawn(3), pidfd_spawn(3), and the functions of libc that start a shell inside, where no hook of ours is: system(3), popen(3), wordexp(3).
  * The latter take the environment as it is; so a program that has cleared it gets our variables back before.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <spawn.h>
 #include <stdbool.h>
@@ -16,10 +17,12 @@
 #include "preload/spawn_folder.h"
 #include "preload/start.h"
 
-static int spawn(bool is_searched, pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
-                 const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
+static int spawn_by(start_spawn *function, bool is_searched, int *pid, const char *path,
+                    const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes, char *const argv[],
+                    char *const envp[])
 {
     const struct start how = {.how = START_SPAWN,
+                              .spawn = function,
                               .directory = spawn_folder_open(actions),
                               .pid = pid,
                               .actions = actions,
@@ -32,6 +35,27 @@ static int spawn(bool is_searched, pid_t *pid, const char *path, const posix_spa
     return rc < 0 ? -rc : rc;
 }
 
+static int spawn(bool is_searched, pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                 const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
+{
+    return spawn_by(real(posix_spawn), is_searched, pid, path, actions, attributes, argv, envp);
+}
+
+/* glibc has it since 2.39. Programs that ask for it where there is none are told as by a kernel without pidfd_open(2). */
+static int spawn_pidfd(bool is_searched, int *pidfd, const char *path, const posix_spawn_file_actions_t *actions,
+                       const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
+{
+    union {
+        void *object;
+        start_spawn *function; /* what dlsym(3) has found: POSIX has both look alike */
+    } found = {.object = dlsym(RTLD_NEXT, "pidfd_spawn")};
+
+    if (found.object == NULL) {
+        return ENOSYS;
+    }
+    return spawn_by(found.function, is_searched, pidfd, path, actions, attributes, argv, envp);
+}
+
 PRELOAD_EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                                const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
@@ -42,6 +66,18 @@ PRELOAD_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_
                                 const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
     return spawn(true, pid, file, actions, attributes, argv, envp);
+}
+
+PRELOAD_HOOK(int, pidfd_spawn, int *pidfd, const char *path, const posix_spawn_file_actions_t *actions,
+             const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
+{
+    return spawn_pidfd(false, pidfd, path, actions, attributes, argv, envp);
+}
+
+PRELOAD_HOOK(int, pidfd_spawnp, int *pidfd, const char *file, const posix_spawn_file_actions_t *actions,
+             const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
+{
+    return spawn_pidfd(true, pidfd, file, actions, attributes, argv, envp);
 }
 
 PRELOAD_EXPORT int system(const char *command)

@@ -85,7 +85,7 @@ static int start_really(const struct start *how, const char *path, char *const a
         (void)real(fexecve)(how->directory, argv, envp);
         break;
     case START_SPAWN:
-        return real(posix_spawn)(how->pid, path, how->actions, how->attributes, argv, envp);
+        return how->spawn(how->pid, path, how->actions, how->attributes, argv, envp);
     }
     return errno;
 }

@@ -11,13 +11,18 @@
 
 enum start_how { START_EXECVE, START_EXECVEAT, START_FEXECVE, START_SPAWN };
 
+/* posix_spawn(3) and pidfd_spawn(3). */
+typedef int start_spawn(int *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
+                        char *const[], char *const[]);
+
 struct start {
     enum start_how how;
     /* Where relative paths begin; AT_FDCWD in EXECVE. SPAWN: SPAWN_FOLDER_UNKNOWN refuses them. FEXECVE: the descriptor. */
     int directory;
     int flags; /* EXECVEAT */
     /* SPAWN */
-    int *pid;
+    start_spawn *spawn;
+    int *pid; /* or descriptor */
     const posix_spawn_file_actions_t *actions;
     const posix_spawnattr_t *attributes;
 };

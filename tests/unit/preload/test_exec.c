@@ -2,6 +2,7 @@
  * The exec and the spawn functions: what is started, with which arguments and environment, and which errors there are. Each
  * attempt is made by a child; its output and its errno come back over a pipe.
  */
+#include <dlfcn.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -247,6 +248,25 @@ static void test_spawn(void **state)
     assert_string_equal(spawned(true, "hidden", args, envs), error(EACCES));
 }
 
+int pidfd_spawnp(int *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const[],
+                 char *const[]);
+
+/* Where libc has it, as glibc since 2.39, it gives a descriptor of the process. */
+static void test_pidfd_spawn(void **state)
+{
+    bool is_there = dlsym(RTLD_NEXT, "pidfd_spawnp") != NULL;
+    int fd = -1, rc = pidfd_spawnp(&fd, "program", NULL, NULL, args, envs);
+    siginfo_t info;
+
+    (void)state;
+    assert_int_equal(rc, is_there ? 0 : ENOSYS);
+    if (is_there) {
+        assert_int_equal(waitid(P_PIDFD, (id_t)fd, &info, WEXITED), 0);
+        assert_int_equal(close(fd), 0);
+        assert_int_equal(pidfd_spawnp(&fd, "static", NULL, NULL, args, envs), EACCES);
+    }
+}
+
 /* A relative path is looked up where the child will be. */
 static void test_spawn_in_another_folder(void **state)
 {
@@ -374,6 +394,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_arguments_in_a_row),
         cmocka_unit_test(test_programs_by_descriptor),
         cmocka_unit_test(test_spawn),
+        cmocka_unit_test(test_pidfd_spawn),
         cmocka_unit_test(test_spawn_in_another_folder),
         cmocka_unit_test(test_what_does_not_load_us_is_refused),
         cmocka_unit_test(test_our_variable_goes_along),
