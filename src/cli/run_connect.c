@@ -7,8 +7,8 @@
  *                 what makes the kernel report an error
  *
  * and from DIALLING to a tunnel, or out of our hands. DIALLING is also where a connection comes in that the program has begun itself
- * (RUN_CONNECT_ASKED): then only the proxy's reply is waited for, and if that is of no use all begins anew. While the program waits in connect(2) nothing of it is in the table of
- * sockets: its descriptor is what it was.
+ * (RUN_CONNECT_ASKED): then only the proxy's reply is waited for, and if that is of no use all begins anew. While the program waits
+ * in connect(2) nothing of it is in the table of sockets: its descriptor is what it was.
  */
 #include "cli/run_connect.h"
 
@@ -25,6 +25,7 @@
 
 #include "cli/run_answer.h"
 #include "cli/run_errno.h"
+#include "cli/run_reply.h"
 #include "io/sock.h"
 #include "run/addr.h"
 
@@ -70,38 +71,9 @@ static uint64_t now_ms(void)
 
 /* --- replies --- */
 
-union control { /* room for one descriptor, aligned */
-    struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof(int))];
-};
-
-static void attach(struct msghdr *message, union control *control, int fd)
-{
-    memset(control, 0, sizeof *control);
-    message->msg_control = control->bytes;
-    message->msg_controllen = sizeof control->bytes;
-    control->header.cmsg_level = SOL_SOCKET;
-    control->header.cmsg_type = SCM_RIGHTS;
-    control->header.cmsg_len = CMSG_LEN(sizeof fd);
-    memcpy(CMSG_DATA(&control->header), &fd, sizeof fd);
-}
-
-/* The socket is empty: it takes a reply at once. False if the program has gone. */
 static bool reply(int fd, const struct run_connected *connected, int pass)
 {
-    struct {
-        struct run_reply header;
-        struct run_connected body;
-    } whole = {{sizeof whole, 0}, *connected};
-    struct iovec iov = {&whole, sizeof whole};
-    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
-    union control control;
-
-    _Static_assert(sizeof whole == sizeof whole.header + sizeof whole.body, "nothing between");
-    if (pass >= 0) {
-        attach(&message, &control, pass);
-    }
-    return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof whole;
+    return run_reply_send(fd, 0, connected, sizeof *connected, pass);
 }
 
 static bool reply_verdict(const struct run_connection *c, enum run_verdict verdict, int error)

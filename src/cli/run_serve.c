@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "cli/run_reply.h"
 #include "cli/run_serve_internal.h"
 #include "run/addr.h"
 
@@ -85,33 +86,10 @@ static void drop(struct client *c)
     forget(c);
 }
 
-union control { /* room for one descriptor, aligned */
-    struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof(int))];
-};
-
-/*
- * The end of a request. The socket is empty, so it takes a reply at once; if not, the program sees that we have closed. `pass` goes
- * along, unless it is -1.
- */
+/* The end of a request. If the program does not take the reply it sees that we have closed. `pass` goes along, unless it is -1. */
 static void answer_with(struct client *c, int status, const void *body, size_t len, int pass)
 {
-    struct run_reply header = {.len = (uint32_t)(sizeof header + len), .status = status};
-    struct iovec iov[] = {{&header, sizeof header}, {(void *)(uintptr_t)body, len}};
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};
-    union control control = {.bytes = {0}};
-    ssize_t n;
-
-    if (pass >= 0) {
-        message.msg_control = control.bytes;
-        message.msg_controllen = sizeof control.bytes;
-        control.header.cmsg_level = SOL_SOCKET;
-        control.header.cmsg_type = SCM_RIGHTS;
-        control.header.cmsg_len = CMSG_LEN(sizeof pass);
-        memcpy(CMSG_DATA(&control.header), &pass, sizeof pass);
-    }
-    n = sendmsg(c->io.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    (void)n;
+    (void)run_reply_send(c->io.fd, status, body, len, pass);
     drop(c);
 }
 
@@ -371,6 +349,11 @@ static bool take_header(struct client *c)
     }
     return true;
 }
+
+union control { /* room for one descriptor, aligned */
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(int))];
+};
 
 /* As recv(2), with the descriptor that came along. */
 static ssize_t receive(struct client *c, void *buf, size_t size)
