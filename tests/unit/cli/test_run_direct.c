@@ -138,6 +138,79 @@ static void test_remembered_addresses_give_way_oldest_first(void **state)
     run_direct_free(direct);
 }
 
+static bool concerns_others(const char *text)
+{
+    struct run_direct *direct = make(text);
+    bool concerns = run_direct_concerns_others(direct);
+
+    run_direct_free(direct);
+    return concerns;
+}
+
+static void test_loopback_and_names_concern_nobody_else(void **state)
+{
+    static const char *const lists[] = {
+        NULL,          "",           "127.0.0.1",        "127.0.0.0/8", "127.1.2.3/31",
+        "::1",         "[::1]/128",  "::ffff:127.0.0.1", "example.com", "localhost,127.0.0.1,::1,.example.com",
+        "*,name.test", "10.0.0.0/33"}; /* which make no sense */
+
+    (void)state;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        if (concerns_others(lists[i])) {
+            fail_msg("'%s' should concern nobody else", lists[i] != NULL ? lists[i] : "(none)");
+        }
+    }
+}
+
+static void test_addresses_concern_others(void **state)
+{
+    static const char *const lists[] = {"*",
+                                        "192.0.2.1",
+                                        "10.0.0.0/8",
+                                        "2001:db8::1",
+                                        "fe80::/10",
+                                        "0.0.0.0/0",
+                                        "::/0",
+                                        "127.0.0.0/7",
+                                        "127.0.0.1/0",
+                                        "::1/127",
+                                        "::ffff:192.0.2.1",
+                                        "128.0.0.1",
+                                        "126.0.0.1",
+                                        "::2",
+                                        "0.0.0.0",
+                                        "127.0.0.1,192.0.2.1",
+                                        "192.0.2.1,127.0.0.1",
+                                        "name.test 192.0.2.1"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        if (!concerns_others(lists[i])) {
+            fail_msg("'%s' should concern others", lists[i]);
+        }
+    }
+}
+
+static void test_remembered_addresses_concern_others(void **state)
+{
+    struct run_direct *direct = make("name.test");
+    struct socks6_addr addr;
+
+    (void)state;
+    assert_int_equal(socks6_addr_parse("name.test", 80, &addr), SOCKS6_OK);
+    run_direct_remember(direct, &addr); /* no address */
+    assert_false(run_direct_concerns_others(direct));
+    addr = number(1);
+    run_direct_remember(direct, &addr);
+    assert_true(run_direct_concerns_others(direct));
+    for (uint32_t i = 0; i < RUN_DIRECT_ADDRESSES_MAX; i++) { /* also when it has given way: there are others */
+        addr = number(100 + i);
+        run_direct_remember(direct, &addr);
+    }
+    assert_true(run_direct_concerns_others(direct));
+    run_direct_free(direct);
+}
+
 static void test_the_lower_case_variable_comes_first(void **state)
 {
     (void)state;
@@ -159,6 +232,9 @@ int main(void)
         cmocka_unit_test(test_nothing_matches_nothing),
         cmocka_unit_test(test_nonsense_is_told_and_matches_nothing),
         cmocka_unit_test(test_remembered_addresses_give_way_oldest_first),
+        cmocka_unit_test(test_loopback_and_names_concern_nobody_else),
+        cmocka_unit_test(test_addresses_concern_others),
+        cmocka_unit_test(test_remembered_addresses_concern_others),
         cmocka_unit_test(test_the_lower_case_variable_comes_first),
     };
 

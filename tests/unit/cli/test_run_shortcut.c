@@ -1,0 +1,477 @@
+/*
+ * What the helper offers to programs: the file, the way that a connection of loopback has taken, and when there is no way to offer.
+ */
+#include "cli/run_shortcut.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+/* --- calls that fail, or say something else --- */
+
+enum call { CALL_NONE, CALL_MEMFD, CALL_FTRUNCATE, CALL_FCNTL, CALL_MMAP };
+
+static enum call failing;
+static int failing_option = -1;        /* of getsockopt(2) */
+static bool has_short_tcp_info;        /* an older kernel's */
+static uint32_t min_rtt = UINT32_MAX;  /* UINT32_MAX = what the kernel says */
+static struct sockaddr_in6 other_peer; /* family 0 = what the kernel says */
+
+static bool fails(enum call call, int error)
+{
+    if (failing == call) {
+        errno = error;
+    }
+    return failing == call;
+}
+
+int __real_memfd_create(const char *name, unsigned flags);
+int __wrap_memfd_create(const char *name, unsigned flags);
+int __wrap_memfd_create(const char *name, unsigned flags)
+{
+    return fails(CALL_MEMFD, EMFILE) ? -1 : __real_memfd_create(name, flags);
+}
+
+int __real_ftruncate(int fd, off_t len);
+int __wrap_ftruncate(int fd, off_t len);
+int __wrap_ftruncate(int fd, off_t len)
+{
+    return fails(CALL_FTRUNCATE, EFBIG) ? -1 : __real_ftruncate(fd, len);
+}
+
+int __wrap_ftruncate64(int fd, off_t len);
+int __wrap_ftruncate64(int fd, off_t len)
+{
+    return __wrap_ftruncate(fd, len);
+}
+
+int __real_fcntl(int fd, int command, int argument);
+int __wrap_fcntl(int fd, int command, int argument);
+int __wrap_fcntl(int fd, int command, int argument)
+{
+    return fails(CALL_FCNTL, EPERM) ? -1 : __real_fcntl(fd, command, argument);
+}
+
+int __wrap_fcntl64(int fd, int command, int argument);
+int __wrap_fcntl64(int fd, int command, int argument)
+{
+    return __wrap_fcntl(fd, command, argument);
+}
+
+void *__real_mmap(void *addr, size_t len, int protection, int flags, int fd, off_t offset);
+void *__wrap_mmap(void *addr, size_t len, int protection, int flags, int fd, off_t offset);
+void *__wrap_mmap(void *addr, size_t len, int protection, int flags, int fd, off_t offset)
+{
+    return fails(CALL_MMAP, ENOMEM) ? MAP_FAILED : __real_mmap(addr, len, protection, flags, fd, offset);
+}
+
+void *__wrap_mmap64(void *addr, size_t len, int protection, int flags, int fd, off_t offset);
+void *__wrap_mmap64(void *addr, size_t len, int protection, int flags, int fd, off_t offset)
+{
+    return __wrap_mmap(addr, len, protection, flags, fd, offset);
+}
+
+int __real_getsockopt(int fd, int level, int name, void *value, socklen_t *len);
+int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len);
+int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+    int rc;
+
+    if (name == failing_option) {
+        errno = ENOPROTOOPT;
+        return -1;
+    }
+    rc = __real_getsockopt(fd, level, name, value, len);
+    if (rc == 0 && level == IPPROTO_TCP && name == TCP_INFO) {
+        if (has_short_tcp_info) {
+            *len = offsetof(struct tcp_info, tcpi_min_rtt);
+        } else if (min_rtt != UINT32_MAX) {
+            memcpy((char *)value + offsetof(struct tcp_info, tcpi_min_rtt), &min_rtt, sizeof min_rtt);
+        }
+    }
+    return rc;
+}
+
+int __real_getpeername(int fd, struct sockaddr *addr, socklen_t *len);
+int __wrap_getpeername(int fd, struct sockaddr *addr, socklen_t *len);
+int __wrap_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
+{
+    if (other_peer.sin6_family != 0) {
+        assert_true(*len >= sizeof other_peer);
+        memcpy(addr, &other_peer, sizeof other_peer);
+        *len = sizeof other_peer;
+        return 0;
+    }
+    return __real_getpeername(fd, addr, len);
+}
+
+static unsigned count_fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    unsigned count = 0;
+
+    assert_non_null(dir);
+    while (readdir(dir) != NULL) {
+        count++;
+    }
+    assert_int_equal(closedir(dir), 0);
+    return count;
+}
+
+/* --- the file --- */
+
+static void test_the_file_cannot_be_resized(void **state)
+{
+    struct run_shortcut shortcut = {NULL, -1};
+    unsigned fds = count_fds();
+    struct stat stat;
+    struct run_route route;
+
+    (void)state;
+    assert_int_equal(run_shortcut_open(&shortcut), 0);
+    assert_int_equal(fstat(shortcut.fd, &stat), 0);
+    assert_int_equal(stat.st_size, run_share_len);
+    assert_int_equal(__real_fcntl(shortcut.fd, F_GETFD, 0), FD_CLOEXEC);
+    assert_int_equal(__real_ftruncate(shortcut.fd, 0), -1);
+    assert_int_equal(errno, EPERM);
+    assert_int_equal(__real_ftruncate(shortcut.fd, (off_t)run_share_len * 2), -1);
+    assert_int_equal(errno, EPERM);
+    assert_int_equal(__real_fcntl(shortcut.fd, F_ADD_SEALS, F_SEAL_WRITE), -1); /* nor closed for writing */
+    assert_int_equal(errno, EPERM);
+    assert_false(run_share_route(shortcut.share, &route));
+    run_shortcut_close(&shortcut);
+    assert_int_equal(count_fds(), fds);
+}
+
+static void test_both_sides_have_the_same_memory(void **state)
+{
+    struct run_shortcut shortcut = {NULL, -1};
+    const struct run_addr here = {.family = AF_INET, .port = 1}, there = {.family = AF_INET, .port = 2};
+    struct run_addr peer, local;
+    struct run_share *other;
+
+    (void)state;
+    assert_int_equal(run_shortcut_open(&shortcut), 0);
+    other = __real_mmap(NULL, run_share_len, PROT_READ | PROT_WRITE, MAP_SHARED, shortcut.fd, 0);
+    assert_ptr_not_equal(other, MAP_FAILED);
+    assert_false(run_shortcut_find(&shortcut, 7, &peer, &local));
+    run_share_put(other, 7, &there, &here);
+    assert_true(run_shortcut_find(&shortcut, 7, &peer, &local));
+    assert_memory_equal(&peer, &there, sizeof peer);
+    assert_memory_equal(&local, &here, sizeof local);
+    assert_false(run_shortcut_find(&shortcut, 8, &peer, &local));
+    assert_false(run_shortcut_find(&shortcut, 0, &peer, &local));
+    assert_int_equal(run_shortcut_take_ipv6(&shortcut), RUN_SHARE_IPV6_NO_NEWS);
+    run_share_tell_ipv6(other, RUN_SHARE_IPV6_UNREACHABLE);
+    assert_int_equal(run_shortcut_take_ipv6(&shortcut), RUN_SHARE_IPV6_UNREACHABLE);
+    assert_int_equal(run_shortcut_take_ipv6(&shortcut), RUN_SHARE_IPV6_NO_NEWS);
+    assert_int_equal(munmap(other, run_share_len), 0);
+    run_shortcut_close(&shortcut);
+}
+
+static void test_a_file_that_cannot_be_made(void **state)
+{
+    static const struct {
+        enum call call;
+        int error;
+    } cases[] = {{CALL_MEMFD, EMFILE}, {CALL_FTRUNCATE, EFBIG}, {CALL_FCNTL, EPERM}, {CALL_MMAP, ENOMEM}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct run_shortcut shortcut = {NULL, -1};
+        unsigned fds = count_fds();
+        int rc;
+
+        failing = cases[i].call;
+        rc = run_shortcut_open(&shortcut);
+        failing = CALL_NONE;
+        assert_int_equal(rc, -cases[i].error);
+        assert_int_equal(count_fds(), fds);
+        assert_null(shortcut.share);
+        assert_int_equal(shortcut.fd, -1);
+    }
+}
+
+/* --- offers --- */
+
+struct rig {
+    struct run_shortcut shortcut;
+    int listener, far, fd;
+    uint16_t port;
+    struct run_route route; /* the last one that was seen */
+};
+
+static const uint8_t key[] = {1, 2, 3, 4, 5};
+static const struct socks6_slice nobody = {NULL, 0}, session = {key, sizeof key};
+
+static void connect_over(struct rig *rig, const struct sockaddr *any, socklen_t len)
+{
+    struct sockaddr_storage addr;
+    socklen_t addr_len = sizeof addr;
+
+    rig->listener = socket(any->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_return_code(bind(rig->listener, any, len), errno);
+    assert_return_code(listen(rig->listener, 1), errno);
+    assert_return_code(getsockname(rig->listener, (struct sockaddr *)&addr, &addr_len), errno);
+    rig->port = ntohs(((const struct sockaddr_in *)(const void *)&addr)->sin_port); /* at the same place for both */
+    rig->fd = socket(any->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_return_code(connect(rig->fd, (const struct sockaddr *)&addr, addr_len), errno);
+    rig->far = accept4(rig->listener, NULL, NULL, SOCK_CLOEXEC);
+    assert_return_code(rig->far, errno);
+}
+
+static void disconnect(const struct rig *rig)
+{
+    assert_int_equal(close(rig->listener), 0);
+    assert_int_equal(close(rig->far), 0);
+    assert_int_equal(close(rig->fd), 0);
+}
+
+static int set_up(void **state)
+{
+    static struct rig rig;
+    const struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+
+    memset(&rig, 0, sizeof rig);
+    failing = CALL_NONE;
+    failing_option = -1;
+    has_short_tcp_info = false;
+    min_rtt = 900; /* however busy this machine is */
+    other_peer.sin6_family = 0;
+    assert_int_equal(run_shortcut_open(&rig.shortcut), 0);
+    connect_over(&rig, (const struct sockaddr *)&any, sizeof any);
+    *state = &rig;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct rig *rig = *state;
+
+    disconnect(rig);
+    run_shortcut_close(&rig->shortcut);
+    return 0;
+}
+
+static bool has_route(struct rig *rig)
+{
+    memset(&rig->route, 0, sizeof rig->route);
+    return run_share_route(rig->shortcut.share, &rig->route);
+}
+
+static bool is_offered(struct rig *rig, struct socks6_slice with)
+{
+    run_shortcut_offer(&rig->shortcut, rig->fd, with);
+    return has_route(rig);
+}
+
+static void test_a_near_proxy_is_offered(void **state)
+{
+    struct rig *rig = *state;
+    const uint8_t loopback[16] = {127, 0, 0, 1};
+    uint64_t namespace = 0;
+    socklen_t len = sizeof namespace;
+
+    assert_return_code(__real_getsockopt(rig->fd, SOL_SOCKET, SO_NETNS_COOKIE, &namespace, &len), errno);
+    assert_true(is_offered(rig, session));
+    assert_int_equal(rig->route.proxy.family, AF_INET);
+    assert_int_equal(rig->route.proxy.port, rig->port);
+    assert_memory_equal(rig->route.proxy.bytes, loopback, sizeof loopback);
+    assert_true(namespace != 0 && rig->route.namespace == namespace);
+    assert_int_equal(rig->route.session_len, sizeof key);
+    assert_memory_equal(rig->route.session, key, sizeof key);
+    assert_true(rig->route.serial != 0);
+}
+
+static void test_a_proxy_that_knows_nobody_is_offered(void **state)
+{
+    struct rig *rig = *state;
+
+    assert_true(is_offered(rig, nobody));
+    assert_int_equal(rig->route.session_len, 0);
+}
+
+static void test_a_proxy_over_ipv6_is_offered(void **state)
+{
+    struct rig *rig = *state;
+    const struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+
+    disconnect(rig);
+    connect_over(rig, (const struct sockaddr *)&any, sizeof any);
+    assert_true(is_offered(rig, nobody));
+    assert_int_equal(rig->route.proxy.family, AF_INET6);
+    assert_int_equal(rig->route.proxy.port, rig->port);
+    assert_memory_equal(rig->route.proxy.bytes, &any.sin6_addr, 16);
+}
+
+static void test_near_is_less_than_a_millisecond(void **state)
+{
+    struct rig *rig = *state;
+
+    min_rtt = 999;
+    assert_true(is_offered(rig, nobody));
+    run_shortcut_withdraw(&rig->shortcut);
+    min_rtt = 1000;
+    assert_false(is_offered(rig, nobody));
+    min_rtt = UINT32_MAX - 1;
+    assert_false(is_offered(rig, nobody));
+}
+
+static void test_link_local_is_not_offered(void **state)
+{
+    struct rig *rig = *state;
+
+    other_peer = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(1080), .sin6_scope_id = 2};
+    assert_int_equal(inet_pton(AF_INET6, "fe80::1", &other_peer.sin6_addr), 1);
+    assert_false(is_offered(rig, nobody));
+    assert_int_equal(inet_pton(AF_INET6, "febf::1", &other_peer.sin6_addr), 1);
+    assert_false(is_offered(rig, nobody));
+    assert_int_equal(inet_pton(AF_INET6, "fec0::1", &other_peer.sin6_addr), 1);
+    assert_true(is_offered(rig, nobody));
+}
+
+static void test_what_is_known_is_not_offered_again(void **state)
+{
+    struct rig *rig = *state;
+    const uint8_t other[] = {1, 2, 3, 4, 6};
+    uint64_t serial;
+
+    assert_true(is_offered(rig, session));
+    serial = rig->route.serial;
+    assert_true(is_offered(rig, session));
+    assert_true(rig->route.serial == serial);
+
+    assert_true(is_offered(rig, (struct socks6_slice){other, sizeof other})); /* as long, and another one */
+    assert_true(rig->route.serial > serial);
+    assert_memory_equal(rig->route.session, other, sizeof other);
+    serial = rig->route.serial;
+    assert_true(is_offered(rig, (struct socks6_slice){other, sizeof other - 1}));
+    assert_true(rig->route.serial > serial);
+    serial = rig->route.serial;
+    assert_true(is_offered(rig, nobody));
+    assert_true(rig->route.serial > serial);
+    assert_int_equal(rig->route.session_len, 0);
+    serial = rig->route.serial;
+    assert_true(is_offered(rig, nobody));
+    assert_true(rig->route.serial == serial);
+}
+
+static void test_what_was_doubted_is_offered_anew(void **state)
+{
+    struct rig *rig = *state;
+    uint64_t serial;
+
+    assert_true(is_offered(rig, session));
+    serial = rig->route.serial;
+    run_share_doubt(rig->shortcut.share, serial);
+    assert_false(has_route(rig));
+    assert_true(is_offered(rig, session));
+    assert_true(rig->route.serial > serial);
+}
+
+static void test_withdrawn(void **state)
+{
+    struct rig *rig = *state;
+    uint64_t serial;
+
+    assert_true(is_offered(rig, session));
+    serial = rig->route.serial;
+    run_shortcut_withdraw(&rig->shortcut);
+    assert_false(has_route(rig));
+    run_shortcut_withdraw(&rig->shortcut);
+    assert_false(has_route(rig));
+    assert_true(is_offered(rig, session));
+    assert_true(rig->route.serial > serial);
+}
+
+static void test_longest_session(void **state)
+{
+    struct rig *rig = *state;
+    uint8_t bytes[RUN_ROUTE_SESSION_MAX + 1];
+
+    memset(bytes, 0xa5, sizeof bytes);
+    assert_false(is_offered(rig, (struct socks6_slice){bytes, sizeof bytes}));
+    assert_true(is_offered(rig, (struct socks6_slice){bytes, RUN_ROUTE_SESSION_MAX}));
+    assert_int_equal(rig->route.session_len, RUN_ROUTE_SESSION_MAX);
+    assert_memory_equal(rig->route.session, bytes, RUN_ROUTE_SESSION_MAX);
+}
+
+static void test_what_the_kernel_does_not_say_is_not_offered(void **state)
+{
+    struct rig *rig = *state;
+
+    failing_option = TCP_INFO;
+    assert_false(is_offered(rig, nobody));
+    failing_option = SO_NETNS_COOKIE;
+    assert_false(is_offered(rig, nobody));
+    failing_option = -1;
+    has_short_tcp_info = true;
+    assert_false(is_offered(rig, nobody));
+    has_short_tcp_info = false;
+    assert_true(is_offered(rig, nobody));
+}
+
+static void test_a_connection_that_is_over_is_not_offered(void **state)
+{
+    struct rig *rig = *state;
+    const struct sockaddr none = {.sa_family = AF_UNSPEC};
+
+    assert_return_code(connect(rig->fd, &none, sizeof none), errno);
+    assert_false(is_offered(rig, nobody));
+}
+
+static void test_without_a_shortcut_nothing_happens(void **state)
+{
+    struct rig *rig = *state;
+    struct run_addr peer = {.family = 1}, local = {.family = 2};
+
+    run_shortcut_offer(NULL, rig->fd, session);
+    run_shortcut_withdraw(NULL);
+    assert_false(run_shortcut_find(NULL, 1, &peer, &local));
+    assert_int_equal(peer.family, 1);
+    assert_int_equal(local.family, 2);
+    assert_int_equal(run_shortcut_take_ipv6(NULL), RUN_SHARE_IPV6_NO_NEWS);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_file_cannot_be_resized),
+        cmocka_unit_test(test_both_sides_have_the_same_memory),
+        cmocka_unit_test(test_a_file_that_cannot_be_made),
+        TEST(test_a_near_proxy_is_offered),
+        TEST(test_a_proxy_that_knows_nobody_is_offered),
+        TEST(test_a_proxy_over_ipv6_is_offered),
+        TEST(test_near_is_less_than_a_millisecond),
+        TEST(test_link_local_is_not_offered),
+        TEST(test_what_is_known_is_not_offered_again),
+        TEST(test_what_was_doubted_is_offered_anew),
+        TEST(test_withdrawn),
+        TEST(test_longest_session),
+        TEST(test_what_the_kernel_does_not_say_is_not_offered),
+        TEST(test_a_connection_that_is_over_is_not_offered),
+        TEST(test_without_a_shortcut_nothing_happens),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
