@@ -25,7 +25,13 @@
 #include "cli/proxy_find.h"
 #include "cli/reach.h"
 
-enum { OPTION_SESSION_REQUEST = 5, OPTION_SESSION_ID, OPTION_SESSION_OK = 8, OPTION_SESSION_INVALID };
+enum {
+    OPTION_SESSION_REQUEST = 5,
+    OPTION_SESSION_ID,
+    OPTION_SESSION_UNTRUSTED,
+    OPTION_SESSION_OK,
+    OPTION_SESSION_INVALID
+};
 enum { OPTION_WINDOW_REQUEST = 11, OPTION_WINDOW, OPTION_TOKEN, OPTION_TOKEN_ACCEPTED, OPTION_TOKEN_REJECTED };
 
 #define MANY 200u
@@ -62,9 +68,10 @@ static struct {
     int listener;
     uint16_t port;
     pthread_t thread;
-    size_t hold;      /* connections that are answered together, the last one first */
-    uint32_t window;  /* its size */
-    uint8_t sessions; /* the number of the running one is its id */
+    bool is_untrusted; /* its sessions are */
+    size_t hold;       /* connections that are answered together, the last one first */
+    uint32_t window;   /* its size */
+    uint8_t sessions;  /* the number of the running one is its id */
     uint32_t base;
     uint8_t spent[WINDOW_MAX]; /* by token modulo the size */
     /* What happened. */
@@ -185,6 +192,9 @@ static void answer(int fd, const struct request *request)
         begin_session();
         id[0] = fake.sessions;
         len += put_option(out + len, OPTION_SESSION_ID, id, sizeof id);
+        if (fake.is_untrusted) {
+            len += put_option(out + len, OPTION_SESSION_UNTRUSTED, NULL, 0);
+        }
         is_known = true;
     }
     if (is_known && request->has_token) {
@@ -612,6 +622,78 @@ static void test_a_lost_session_is_told_to_others(void **state)
     reach_shared_free(other);
 }
 
+static void check_session(const struct reach_shared *shared, uint8_t number)
+{
+    struct socks6_slice session = reach_shared_session(shared);
+    const uint8_t id[16] = {number};
+
+    assert_int_equal(session.len, number == 0 ? 0 : sizeof id);
+    if (number != 0) {
+        assert_memory_equal(session.data, id, sizeof id);
+    }
+}
+
+static void test_the_session_that_connections_are_in(void **state)
+{
+    struct reach_shared *shared, *other;
+
+    (void)state;
+    start_proxy(1, 1024);
+    shared = share(16);
+    check_session(shared, 0); /* none yet */
+    reach_one();              /* has begun one, which stands in the file: the next one finds it there */
+    reach_one();
+    check_session(shared, 1);
+    reach_one();
+    check_session(shared, 1);
+    fake.sessions++; /* the proxy has forgotten it */
+    reach_one();
+    assert_int_equal(fake.invalid, 1);
+    check_session(shared, 0);
+    reach_one();
+    assert_int_equal(fake.invalid, 1);
+    check_session(shared, 3);
+    other = share(16); /* as another process, which learns of it when it needs it */
+    check_session(other, 0);
+    reach_one();
+    check_session(other, 3);
+    stop_proxy();
+    reach_shared_free(shared);
+    reach_shared_free(other);
+}
+
+static void test_the_session_without_a_file(void **state)
+{
+    struct reach_shared *shared;
+
+    (void)state;
+    assert_int_equal(setenv("XDG_CACHE_HOME", "/dev/null", 1), 0);
+    start_proxy(1, 1024);
+    shared = share(8);
+    check_session(shared, 0);
+    reach_one();
+    check_session(shared, 1);
+    stop_proxy();
+    reach_shared_free(shared);
+}
+
+static void test_an_untrusted_session_is_none_to_go_by(void **state)
+{
+    struct reach_shared *shared;
+
+    (void)state;
+    start_proxy(1, 1024);
+    fake.is_untrusted = true;
+    shared = share(16);
+    reach_one();
+    check_session(shared, 0);
+    reach_one();
+    check_session(shared, 0);
+    stop_proxy();
+    assert_true(asked(0)->has_id && asked(0)->has_credentials); /* though there is one */
+    reach_shared_free(shared);
+}
+
 /* Two processes with leases and some without, one after the other and at once. */
 static void test_processes_share_a_window(void **state)
 {
@@ -763,6 +845,7 @@ static void test_no_session_asks_for_none(void **state)
     assert_int_equal(reach_shared_new(&wanted, &shared), 0);
     configure(shared);
     reach_many(2);
+    check_session(shared, 0);
     reach_shared_free(shared);
     stop_proxy();
     for (size_t i = 0; i < 3; i++) {
@@ -930,6 +1013,9 @@ int main(void)
         TEST(test_a_lease_needs_no_file),
         TEST(test_a_set_back_file_is_noticed),
         TEST(test_a_lost_session_is_told_to_others),
+        TEST(test_the_session_that_connections_are_in),
+        TEST(test_the_session_without_a_file),
+        TEST(test_an_untrusted_session_is_none_to_go_by),
         TEST(test_processes_share_a_window),
         TEST(test_tickets_are_used_once_while_there_are_some),
         TEST(test_without_a_file_memory_does),
