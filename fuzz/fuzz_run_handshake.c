@@ -46,10 +46,16 @@ static struct outcome ask(const uint8_t *data, size_t size)
     return outcome;
 }
 
+static bool same_window(const struct outcome *a, const struct outcome *b)
+{
+    return !is_over(a->said) ||
+           (a->reply.window.size == b->reply.window.size && a->reply.window.base == b->reply.window.base);
+}
+
 static bool same(const struct outcome *a, const struct outcome *b)
 {
-    return a->said == b->said && a->reply.used == b->reply.used && a->reply.code == b->reply.code &&
-           a->reply.bound.type == b->reply.bound.type &&
+    return same_window(a, b) && a->said == b->said && a->reply.used == b->reply.used &&
+           a->reply.code == b->reply.code && a->reply.bound.type == b->reply.bound.type &&
            (a->reply.bound.type == 0 || socks6_addr_equal(&a->reply.bound, &b->reply.bound));
 }
 
@@ -112,7 +118,11 @@ static struct outcome ask_client(const uint8_t *data, size_t size)
          socks6_client_next_event(client, &event)) {
         if (event.type == SOCKS6_CLIENT_REPLY) {
             outcome.said = event.u.reply.code == SOCKS6_REPLY_SUCCESS ? RUN_HANDSHAKE_CONNECTED : RUN_HANDSHAKE_FAILED;
-            outcome.reply = (struct run_handshake_reply){total, event.u.reply.code, event.u.reply.bound};
+            outcome.reply.used = total;
+            outcome.reply.code = event.u.reply.code;
+            outcome.reply.bound = event.u.reply.bound;
+        } else if (event.type == SOCKS6_CLIENT_AUTHENTICATED && event.session.has_window) {
+            outcome.reply.window = event.session.window;
         } else if (event.type == SOCKS6_CLIENT_CLOSE && outcome.said == RUN_HANDSHAKE_MORE) {
             outcome.said = RUN_HANDSHAKE_USELESS;
         }

@@ -465,6 +465,45 @@ static void learn_here(struct reach_shared *shared, const struct reach_use *use,
     }
 }
 
+unsigned reach_shared_take_tokens(struct reach_shared *shared, unsigned count, uint32_t *first)
+{
+    struct cache_lease *lease = &shared->lease;
+    unsigned taken = 0;
+    int rc = shared->batch > 0 && shared->has_memory ? renew(shared) : -ENOENT;
+
+    (void)rc; /* without the file there is what we have here */
+    while (taken < count && can_spend(shared) && (taken == 0 || lowest_token(lease) == *first + taken)) {
+        *first = taken == 0 ? lowest_token(lease) : *first;
+        lease->mask &= lease->mask - 1; /* the lowest */
+        taken++;
+    }
+    return taken;
+}
+
+void reach_shared_return_tokens(struct reach_shared *shared, uint32_t first, unsigned count)
+{
+    struct cache_lease *lease = &shared->lease;
+
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t place = first + i - lease->first;
+
+        if (place < CACHE_LEASE_MAX) {
+            lease->mask |= (uint64_t)1 << place;
+        }
+    }
+}
+
+void reach_shared_learn_window(struct reach_shared *shared, const struct socks6_window *window)
+{
+    const struct socks6_client_session reply = {.ok = 1, .has_window = 1, .window = *window};
+    const struct reach_use use = {.cache = {.session = shared->lease.session}};
+
+    if (shared->batch > 0 && shared->lease.session.id_len > 0) {
+        learn_here(shared, &use, &reply);
+        shared->has_news = true;
+    }
+}
+
 /* A token of the running lease was rejected: somebody has spent what the file believed to be unspent. */
 static bool is_lease_spoilt(const struct reach_shared *shared, const struct reach_use *use,
                             const struct socks6_client_session *reply)

@@ -39,6 +39,14 @@ void reach_shared_free(struct reach_shared *shared);
  * the next call.
  */
 struct socks6_slice reach_shared_session(const struct reach_shared *shared);
+/*
+ * With a batch, for requests in that session that are made without us: up to `count` tokens in a row, marked as spent in the file.
+ * How many; 0 = there are none now. And back with those that were not used, if the session is the same.
+ */
+unsigned reach_shared_take_tokens(struct reach_shared *shared, unsigned count, uint32_t *first);
+void reach_shared_return_tokens(struct reach_shared *shared, uint32_t first, unsigned count);
+/* A proxy has told of a window in such a conversation. */
+void reach_shared_learn_window(struct reach_shared *shared, const struct socks6_window *window);
 
 /* --- for reach.c --- */
 

@@ -353,31 +353,26 @@ static bool can_hand_over(const struct run_connection *c)
     return c->is_blocking && c->dial.stream.tls == NULL && domain_of(c->twin) == domain_of(c->dial.stream.fd);
 }
 
-/*
- * What programs may do by themselves from now on. Where the request travels in the SYN, one round trip is better than two: that shows with
- * the second connection, which has the cookie of the first.
- */
+/* What programs may do by themselves from now on. TCP Fast Open shows with the second connection, which has the cookie of the first. */
 static void offer_shortcut(struct run_connects *all, const struct stream *stream,
                            const struct socks6_dial_result *result)
 {
     struct socks6_slice session = {NULL, 0};
 
-    if (result->sent_in_syn) {
-        run_shortcut_withdraw(all->shortcut);
-        return;
-    }
+    all->has_fast_open = all->has_fast_open || result->sent_in_syn;
     all->dialled += all->dialled < DIALS_TO_KNOW ? 1 : 0;
-    if (all->shortcut == NULL || all->dialled < DIALS_TO_KNOW || stream->tls != NULL ||
+    if (all->shortcut == NULL || (all->dialled < DIALS_TO_KNOW && !all->has_fast_open) || stream->tls != NULL ||
         run_direct_concerns_others(all->direct)) {
         return;
     }
-    if (all->dialer.proxy->has_credentials) {
+    if (all->dialer.proxy->has_credentials || all->has_fast_open) {
         session = reach_shared_session(all->dialer.shared);
         if (session.len == 0) {
             return;
         }
     }
-    run_shortcut_offer(all->shortcut, stream->fd, session);
+    run_shortcut_offer(all->shortcut, stream->fd, session, all->has_fast_open);
+    run_shortcut_refill(all->shortcut, all->dialer.shared);
 }
 
 static void conclude(struct run_connection *c, int status, const struct socks6_dial_result *result)

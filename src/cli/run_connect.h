@@ -28,6 +28,7 @@ struct run_connects {
     struct run_names *names;
     struct run_shortcut *shortcut; /* NULL = programs are not to go to the proxy themselves */
     unsigned dialled;              /* connections made, as far as it is worth counting */
+    bool has_fast_open;            /* a request has travelled in a SYN */
     bool is_early;                 /* --early */
     bool is_fake;                  /* --fake-names */
     bool verbose;

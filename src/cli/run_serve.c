@@ -271,6 +271,7 @@ static size_t min_len(enum run_kind kind)
     case RUN_NOTE:
         return sizeof(struct run_note);
     case RUN_SHARE:
+    case RUN_TOKENS:
         return 0;
     }
     return SIZE_MAX;
@@ -313,6 +314,10 @@ static void take_request(struct client *c)
         break;
     case RUN_SHARE:
         take_share(c);
+        break;
+    case RUN_TOKENS:
+        run_shortcut_refill(c->serve->connects.shortcut, c->serve->shared);
+        drop(c);
         break;
     }
 }
@@ -535,7 +540,9 @@ void run_serve_free(struct run_serve *serve)
     }
     run_connects_done(&serve->connects);
     run_tunnels_done(&serve->tunnels);
-    run_shortcut_withdraw(serve->connects.shortcut); /* programs may live longer than we */
+    if (serve->shared != NULL) {
+        run_shortcut_end(serve->connects.shortcut, serve->shared); /* programs may live longer than we */
+    }
     run_sockets_free(serve->connects.sockets);
     run_direct_free(serve->connects.direct);
     dns_link_free(serve->link);

@@ -14,7 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define TOKENS_AT_ONCE 32u /* of the cache file: see reach_shared.h */
+#define TOKENS_AT_ONCE 64u /* of the cache file: see reach_shared.h */
 
 /* --- the socket, and what programs are told of it --- */
 

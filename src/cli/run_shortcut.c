@@ -16,8 +16,10 @@
 #define SO_NETNS_COOKIE 71
 #endif
 
-/* Waking the helper and its answer take some 100 us. */
+/* Programs that wait are kept for so long at most, or are the helper's; and without Fast Open it is a round trip more. */
 #define NEAR_US 1000u
+/* Lent at once. A program that is killed in between has not lost more than one. */
+#define TOKENS_AT_ONCE 64u
 
 static int make_file(void)
 {
@@ -85,20 +87,21 @@ static bool is_link_local(const struct run_addr *addr)
     return addr->family == AF_INET6 && addr->bytes[0] == 0xfe && (addr->bytes[1] & 0xc0) == 0x80;
 }
 
-static bool is_known(const struct run_share *share, struct socks6_slice session)
+static bool is_known(const struct run_share *share, struct socks6_slice session, bool has_fast_open)
 {
     struct run_route there;
 
-    return run_share_route(share, &there) && there.session_len == session.len &&
+    return run_share_route(share, &there) && (there.has_fast_open != 0) == has_fast_open &&
+           there.session_len == session.len &&
            (session.len == 0 || memcmp(there.session, session.data, session.len) == 0);
 }
 
-void run_shortcut_offer(struct run_shortcut *shortcut, int fd, struct socks6_slice session)
+void run_shortcut_offer(struct run_shortcut *shortcut, int fd, struct socks6_slice session, bool has_fast_open)
 {
-    struct run_route route = {.session_len = (uint32_t)session.len};
+    struct run_route route = {.session_len = (uint32_t)session.len, .has_fast_open = has_fast_open};
     socklen_t len = sizeof route.namespace;
 
-    if (shortcut == NULL || session.len > sizeof route.session || is_known(shortcut->share, session)) {
+    if (shortcut == NULL || session.len > sizeof route.session || is_known(shortcut->share, session, has_fast_open)) {
         return;
     }
     if (!is_near(fd) || !find_proxy(fd, &route.proxy) || is_link_local(&route.proxy) ||
@@ -109,6 +112,53 @@ void run_shortcut_offer(struct run_shortcut *shortcut, int fd, struct socks6_sli
         memcpy(route.session, session.data, session.len);
     }
     run_share_publish(shortcut->share, &route);
+}
+
+static void pass_window_on(struct run_share *share, struct reach_shared *shared)
+{
+    struct socks6_window window;
+
+    if (run_share_take_window(share, &window.base, &window.size)) {
+        reach_shared_learn_window(shared, &window);
+    }
+}
+
+/* What was offered is for the session that we are in. */
+static bool needs_tokens(const struct run_share *share, const struct reach_shared *shared)
+{
+    return is_known(share, reach_shared_session(shared), true) && run_share_tokens_left(share) <= RUN_SHARE_TOKENS_LOW;
+}
+
+void run_shortcut_refill(struct run_shortcut *shortcut, struct reach_shared *shared)
+{
+    uint32_t first = 0;
+    unsigned count;
+
+    if (shortcut == NULL || !needs_tokens(shortcut->share, shared)) {
+        return;
+    }
+    pass_window_on(shortcut->share, shared);
+    count = reach_shared_take_tokens(shared, TOKENS_AT_ONCE, &first);
+    if (count > 0 && needs_tokens(shortcut->share, shared)) { /* looking into the file may have changed the session */
+        run_share_put_tokens(shortcut->share, first, count);
+    }
+}
+
+void run_shortcut_end(struct run_shortcut *shortcut, struct reach_shared *shared)
+{
+    uint32_t first = 0;
+    unsigned count;
+
+    if (shortcut == NULL) {
+        return;
+    }
+    count = is_known(shortcut->share, reach_shared_session(shared), true)
+                ? run_share_take_tokens_back(shortcut->share, &first)
+                : 0;
+    run_share_withdraw(shortcut->share);
+    if (count <= TOKENS_AT_ONCE + RUN_SHARE_TOKENS_LOW) { /* more would be damage */
+        reach_shared_return_tokens(shared, first, count);
+    }
 }
 
 bool run_shortcut_find(const struct run_shortcut *shortcut, uint64_t cookie, struct run_addr *peer,

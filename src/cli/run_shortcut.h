@@ -1,7 +1,7 @@
 /*
  * What lets programs connect to the proxy themselves: see run/share.h. The helper offers the way that its own last connection has
- * taken, if a program can go it alone: SOCKS 6 without TLS, nothing to know of the destination, nothing to spend, and a proxy so near
- * that the round trip more, which the request without TCP Fast Open takes, is less than the way to the helper and back.
+ * taken, if a program can go it alone: SOCKS 6 without TLS, nothing to know of the destination, and a proxy so near that a program can be
+ * kept until it has answered. With TCP Fast Open it lends tokens, too.
  */
 #ifndef CLI_RUN_SHORTCUT_H
 #define CLI_RUN_SHORTCUT_H
@@ -10,6 +10,7 @@
 
 #include <socks6/types.h>
 
+#include "cli/reach_shared.h"
 #include "run/share.h"
 
 struct run_shortcut {
@@ -27,10 +28,14 @@ void run_shortcut_close(struct run_shortcut *shortcut);
 /* All below take NULL: there is none. */
 
 /*
- * `fd` is connected to the proxy, and the proxy has said yes. `session` is to be sent along; empty = none. Does nothing if programs
- * know that already.
+ * `fd` is connected to the proxy, and the proxy has said yes. `session` is to be sent along; empty = none. `has_fast_open`: requests that
+ * spend tokens can travel in the SYN. Does nothing if programs know that already.
  */
-void run_shortcut_offer(struct run_shortcut *shortcut, int fd, struct socks6_slice session);
+void run_shortcut_offer(struct run_shortcut *shortcut, int fd, struct socks6_slice session, bool has_fast_open);
+/* Tokens for programs, if what was offered needs some and there are few; and what they have heard of the window. */
+void run_shortcut_refill(struct run_shortcut *shortcut, struct reach_shared *shared);
+/* The end: withdraws, and takes back the tokens that are left. */
+void run_shortcut_end(struct run_shortcut *shortcut, struct reach_shared *shared);
 /* What a program has connected that way; see run_share_get(). */
 bool run_shortcut_find(const struct run_shortcut *shortcut, uint64_t cookie, struct run_addr *peer,
                        struct run_addr *local);

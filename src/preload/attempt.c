@@ -205,26 +205,9 @@ static int become(struct attempt *attempt, int *socket, enum slot_kind kind, enu
     return adopt(taken, attempt->fd, &slot);
 }
 
-/*
- * The helper has connected it without waiting: then the kernel wants to be asked once more, and says 0 to that, before it says EISCONN.
- * The address is not looked at, but for its family. The connection cannot be begun anew by this: if it has broken meanwhile that is
- * what the call says.
- */
-static int acknowledge(int socket)
-{
-    struct sockaddr_storage peer;
-    socklen_t len = sizeof peer;
-    long rc = sys_getpeername(socket, &peer, &len);
-
-    if (rc == 0) {
-        rc = SYS_CALL(SYS_connect, socket, &peer, len);
-    }
-    return rc == -EISCONN || rc == -ENOTCONN ? 0 : (int)rc;
-}
-
 static int become_socket(struct attempt *attempt)
 {
-    int rc = attempt->passed < 0 ? -ENETUNREACH : acknowledge(attempt->passed);
+    int rc = attempt->passed < 0 ? -ENETUNREACH : shortcut_acknowledge(attempt->passed);
 
     if (rc != 0) {
         return rc;
@@ -274,7 +257,7 @@ static int settle(struct attempt *attempt, int interrupted, bool *is_direct)
         return become_socket(attempt);
     case RUN_VERDICT_OWN:
         shortcut_accept(attempt->fd, attempt->domain, attempt->destination, &answer->local);
-        return 0;
+        return shortcut_acknowledge(attempt->fd);
     }
     return -ENETUNREACH;
 }

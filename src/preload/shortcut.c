@@ -35,7 +35,7 @@
 #define SO_NETNS_COOKIE 71
 #endif
 
-#define WAIT_MS 10
+#define WAIT_MS 10 /* for one thing at a time: the connection, the reply */
 #define WAIT_BRIEFLY_MS 1
 
 struct trip {
@@ -46,8 +46,11 @@ struct trip {
     struct run_route route;
     struct sockaddr_storage proxy;
     socklen_t proxy_len;
+    uint8_t request[RUN_REQUEST_MAX];
+    size_t request_len;
     struct run_handshake_reply reply;
     uint64_t started_ms;
+    bool is_in_syn;
 };
 
 /* --- whether --- */
@@ -141,6 +144,7 @@ static void set_limit(int fd, int ms)
     (void)sys_setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time);
 }
 
+/* In two steps. */
 static bool reach_proxy(const struct trip *trip)
 {
     long rc;
@@ -157,14 +161,40 @@ static bool reach_proxy(const struct trip *trip)
 
 static bool send_request(const struct trip *trip)
 {
-    uint8_t request[RUN_REQUEST_MAX];
-    size_t len = run_handshake_request(&trip->route, trip->destination, request);
-    long n = SYS_CALL(SYS_sendto, trip->fd, request, len, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+    const int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    long n = SYS_CALL(SYS_sendto, trip->fd, trip->request, trip->request_len, flags, NULL, 0);
 
     if (n == -EAGAIN && wait_for(trip, POLLOUT)) { /* not connected yet */
-        n = SYS_CALL(SYS_sendto, trip->fd, request, len, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+        n = SYS_CALL(SYS_sendto, trip->fd, trip->request, trip->request_len, flags, NULL, 0);
     }
-    return len > 0 && n == (long)len;
+    return n == (long)trip->request_len;
+}
+
+/* In one. Without a cookie for the proxy the kernel connects, and leaves the bytes to us. */
+static bool send_in_syn(struct trip *trip)
+{
+    long n = SYS_CALL(SYS_sendto, trip->fd, trip->request, trip->request_len,
+                      MSG_FASTOPEN | MSG_NOSIGNAL | MSG_DONTWAIT, &trip->proxy, trip->proxy_len);
+
+    trip->is_in_syn = n == (long)trip->request_len;
+    return trip->is_in_syn || (n == -EINPROGRESS && send_request(trip));
+}
+
+/* False, and nothing was done, if there is no token left. */
+static bool make_request(struct trip *trip)
+{
+    bool is_wanted = trip->route.has_fast_open != 0, is_low = false;
+    uint32_t token = 0;
+
+    if (is_wanted && !run_share_take_token(trip->share, &token, &is_low)) {
+        return false;
+    }
+    if (is_low) {
+        talk_tell(RUN_TOKENS);
+    }
+    trip->request_len =
+        run_handshake_request(&trip->route, trip->destination, is_wanted ? &token : NULL, trip->request);
+    return trip->request_len > 0;
 }
 
 static void set_low_water(int fd, int bytes)
@@ -250,6 +280,18 @@ void shortcut_accept(int fd, int domain, const struct run_addr *destination, con
     }
 }
 
+int shortcut_acknowledge(int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof peer;
+    long rc = sys_getpeername(fd, &peer, &len);
+
+    if (rc == 0) {
+        rc = SYS_CALL(SYS_connect, fd, &peer, len);
+    }
+    return rc == -EISCONN || rc == -ENOTCONN ? 0 : (int)rc;
+}
+
 /* The proxy's address towards the destination, if it tells, else ours. */
 static void find_local(const struct trip *trip, struct run_addr *out)
 {
@@ -283,11 +325,14 @@ static int succeed(const struct trip *trip)
     find_local(trip, &local);
     shortcut_accept(trip->fd, trip->domain, trip->destination, &local);
     tell_ipv6(trip);
-    if (preload_config()->verbose) {
-        talk_note(RUN_NOTE_TRACE, "connect to %s: connected, 2 round trips, %u ms", addr_text(trip->destination, text),
-                  (unsigned)(now_ms() - trip->started_ms));
+    if (trip->reply.window.size > 0) {
+        run_share_tell_window(trip->share, trip->reply.window.base, trip->reply.window.size);
     }
-    return trip->is_non_blocking ? -EINPROGRESS : 0;
+    if (preload_config()->verbose) {
+        talk_note(RUN_NOTE_TRACE, "connect to %s: connected, %s, %u ms", addr_text(trip->destination, text),
+                  trip->is_in_syn ? "1 round trip" : "2 round trips", (unsigned)(now_ms() - trip->started_ms));
+    }
+    return trip->is_non_blocking ? -EINPROGRESS : trip->route.has_fast_open != 0 ? shortcut_acknowledge(trip->fd) : 0;
 }
 
 static enum shortcut give_up(const struct trip *trip)
@@ -333,7 +378,13 @@ static enum shortcut settle(struct trip *trip, enum run_handshake state, int *re
 
 static enum shortcut go(struct trip *trip, int *result)
 {
-    if (!reach_proxy(trip) || !send_request(trip)) {
+    bool is_asked;
+
+    if (!make_request(trip)) {
+        return SHORTCUT_NONE;
+    }
+    is_asked = trip->route.has_fast_open != 0 ? send_in_syn(trip) : reach_proxy(trip) && send_request(trip);
+    if (!is_asked) {
         return give_up(trip);
     }
     return settle(trip, hear(trip), result);

@@ -7,6 +7,8 @@
 
 #include <stdbool.h>
 
+#include <socks6/types.h>
+
 #include "run/protocol.h"
 
 enum shortcut {
@@ -22,5 +24,11 @@ enum shortcut shortcut_try(int fd, int domain, const struct run_addr *destinatio
 void shortcut_accept(int fd, int domain, const struct run_addr *destination, const struct run_addr *local);
 /* The socket is as it was. */
 void shortcut_undo(int fd);
+/*
+ * For one that blocks and was connected without waiting: then the kernel wants to be asked once more, and says 0 to that, before it
+ * says EISCONN. The address is not looked at, but for its family. The connection cannot be begun anew by this: if it has broken
+ * meanwhile that is what the call says. 0 or -errno.
+ */
+SOCKS6_MUST_CHECK int shortcut_acknowledge(int fd);
 
 #endif

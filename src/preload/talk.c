@@ -213,6 +213,17 @@ ssize_t talk_ask(enum run_kind kind, const struct iovec *parts, int part_count, 
     return len;
 }
 
+void talk_tell(enum run_kind kind)
+{
+    int fd = talk_open(), rc;
+
+    if (fd >= 0) {
+        rc = talk_send(fd, kind, NULL, 0, -1);
+        (void)rc; /* the helper has gone */
+        talk_close(fd);
+    }
+}
+
 void talk_note(uint32_t what, const char *format, ...)
 {
     struct run_note note = {.what = what};

@@ -32,6 +32,9 @@ SOCKS6_MUST_CHECK ssize_t talk_receive(int fd, int *status, void *body, size_t s
 SOCKS6_MUST_CHECK ssize_t talk_ask(enum run_kind kind, const struct iovec *parts, int part_count, int *status,
                                    void *body, size_t size);
 
+/* The same for what has no body and no reply. */
+void talk_tell(enum run_kind kind);
+
 /* A line for the helper to print: RUN_NOTE_TRACE (passed over unless -v) or RUN_NOTE_REFUSED. */
 __attribute__((format(printf, 2, 3))) void talk_note(uint32_t what, const char *format, ...);
 

@@ -33,7 +33,7 @@ static void give_back(void *user, void *ptr)
     (void)ptr;
 }
 
-size_t run_handshake_request(const struct run_route *route, const struct run_addr *destination,
+size_t run_handshake_request(const struct run_route *route, const struct run_addr *destination, const uint32_t *token,
                              uint8_t out[RUN_REQUEST_MAX])
 {
     struct place place = {out, RUN_REQUEST_MAX};
@@ -48,6 +48,10 @@ size_t run_handshake_request(const struct run_route *route, const struct run_add
     if (route->session_len > 0) {
         s6_options_set(&request.options, S6_OPTION_SESSION_ID);
         request.options.session_id = (struct socks6_slice){route->session, route->session_len};
+    }
+    if (token != NULL) {
+        s6_options_set(&request.options, S6_OPTION_TOKEN);
+        request.options.token = *token;
     }
     s6_buf_init(&buf, &mem, RUN_REQUEST_MAX, false);
     if (s6_request_encode(&request, SOCKS6_DRAFT_11, &buf) != 0) {
@@ -82,6 +86,9 @@ enum run_handshake run_handshake_reply(const uint8_t *bytes, size_t len, struct 
         return without(err, auth_size + size);
     }
     *out = (struct run_handshake_reply){.used = auth_size + size, .code = reply.code, .bound = reply.addr};
+    if (s6_options_has(&auth.options, S6_OPTION_WINDOW)) {
+        out->window = auth.options.window;
+    }
     return reply.code == SOCKS6_REPLY_SUCCESS ? RUN_HANDSHAKE_CONNECTED : RUN_HANDSHAKE_FAILED;
 }
 

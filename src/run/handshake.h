@@ -3,7 +3,7 @@
  * the proxy's replies. Used by the preloaded library, and by the helper, who goes on where the library has stopped waiting. Pure:
  * without memory and locks, for signal handlers.
  *
- * There is no early data, no token and no negotiation in it. Whatever makes another try worthwhile is the helper's affair.
+ * There is no early data and no negotiation in it. Whatever makes another try worthwhile is the helper's affair.
  */
 #ifndef RUN_HANDSHAKE_H
 #define RUN_HANDSHAKE_H
@@ -16,11 +16,11 @@
 #include "run/protocol.h"
 #include "run/share.h"
 
-/* A request for an IP address with a session ID. */
+/* A request for an IP address with a session ID and a token. */
 #define RUN_REQUEST_MAX (64u + RUN_ROUTE_SESSION_MAX)
 
-/* "Requests": writes CONNECT to `out`. Its length; 0 if the destination or the route makes none. */
-size_t run_handshake_request(const struct run_route *route, const struct run_addr *destination,
+/* "Requests": writes CONNECT to `out`; `token` NULL = none. Its length; 0 if the destination or the route makes none. */
+size_t run_handshake_request(const struct run_route *route, const struct run_addr *destination, const uint32_t *token,
                              uint8_t out[RUN_REQUEST_MAX]);
 
 enum run_handshake {
@@ -34,6 +34,7 @@ struct run_handshake_reply {
     size_t used;
     unsigned code; /* enum socks6_reply_code, or a number the draft does not name */
     struct socks6_addr bound;
+    struct socks6_window window; /* size 0 = not told */
 };
 
 /*

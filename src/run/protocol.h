@@ -50,7 +50,8 @@ enum run_kind {
     RUN_DIRECT,
     RUN_UDP_DNS,
     RUN_NOTE,
-    RUN_SHARE
+    RUN_SHARE,
+    RUN_TOKENS
 };
 
 /* The longest message of either direction: a DNS message and what goes before it. */
@@ -205,6 +206,8 @@ struct run_udp_dns {
  * RUN_SHARE: no body. SCM_RIGHTS carries the file of run/share.h, run_share_len bytes for mmap(2). Status EACCES for users other than ours,
  * to whom the session of the proxy is no business; ENOENT if there is none.
  */
+
+/* RUN_TOKENS: no body, no reply. There are few tokens left in that memory. */
 
 /*
  * RUN_NOTE: body struct run_note, then text without newline, as "connect to 192.0.2.1:123 over UDP: refused". No reply. The helper

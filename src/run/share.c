@@ -30,6 +30,8 @@ struct run_share {
     _Atomic uint64_t route_sequence;
     _Atomic uint64_t route_words[WORDS_OF(struct run_route)];
     _Atomic uint64_t doubted; /* serial */
+    _Atomic uint64_t tokens;  /* upper half: the next one; lower half: how many there are */
+    _Atomic uint64_t window;  /* upper half: base; lower half: size, 0 = no news */
     atomic_uint misses;       /* in a row: how long to go without waiting */
     atomic_uint skips;        /* that are left */
     atomic_uint ipv6;         /* enum run_share_ipv6 */
@@ -102,6 +104,8 @@ void run_share_publish(struct run_share *share, const struct run_route *route)
     struct run_route numbered = *route;
 
     numbered.serial = last_serial(share) + 2; /* what the sequence will be */
+    atomic_store_explicit(&share->tokens, 0, memory_order_relaxed);
+    atomic_store_explicit(&share->window, 0, memory_order_relaxed);
     put_route(share, &numbered);
 }
 
@@ -142,6 +146,82 @@ void run_share_doubt(struct run_share *share, uint64_t serial)
            !atomic_compare_exchange_weak_explicit(&share->doubted, &doubted, serial, memory_order_acq_rel,
                                                   memory_order_acquire)) {
     }
+}
+
+/* --- tokens --- */
+
+static uint64_t pack(uint32_t upper, uint32_t lower)
+{
+    return (uint64_t)upper << 32 | lower;
+}
+
+static uint32_t upper_half(uint64_t pair)
+{
+    return (uint32_t)(pair >> 32);
+}
+
+static uint32_t lower_half(uint64_t pair)
+{
+    return (uint32_t)pair;
+}
+
+void run_share_put_tokens(struct run_share *share, uint32_t first, unsigned count)
+{
+    uint64_t before = atomic_load_explicit(&share->tokens, memory_order_relaxed), after;
+
+    do {
+        uint32_t left = lower_half(before);
+        bool is_next = left > 0 && upper_half(before) + left == first;
+
+        after = is_next ? pack(upper_half(before), left + count) : pack(first, count);
+    } while (!atomic_compare_exchange_weak_explicit(&share->tokens, &before, after, memory_order_release,
+                                                    memory_order_relaxed));
+}
+
+unsigned run_share_tokens_left(const struct run_share *share)
+{
+    return lower_half(atomic_load_explicit(&share->tokens, memory_order_relaxed));
+}
+
+unsigned run_share_take_tokens_back(struct run_share *share, uint32_t *first)
+{
+    uint64_t before = atomic_exchange_explicit(&share->tokens, 0, memory_order_acq_rel);
+
+    *first = upper_half(before);
+    return lower_half(before);
+}
+
+bool run_share_take_token(struct run_share *share, uint32_t *token, bool *is_low)
+{
+    uint64_t before = atomic_load_explicit(&share->tokens, memory_order_acquire);
+    uint32_t left;
+
+    do {
+        left = lower_half(before);
+        if (left == 0) {
+            *is_low = false;
+            return false;
+        }
+        left--;
+    } while (!atomic_compare_exchange_weak_explicit(&share->tokens, &before, pack(upper_half(before) + 1, left),
+                                                    memory_order_acq_rel, memory_order_acquire));
+    *token = upper_half(before);
+    *is_low = left == RUN_SHARE_TOKENS_LOW || left == 0;
+    return true;
+}
+
+void run_share_tell_window(struct run_share *share, uint32_t base, uint32_t size)
+{
+    atomic_store_explicit(&share->window, pack(base, size), memory_order_relaxed);
+}
+
+bool run_share_take_window(struct run_share *share, uint32_t *base, uint32_t *size)
+{
+    uint64_t window = atomic_exchange_explicit(&share->window, 0, memory_order_relaxed);
+
+    *base = upper_half(window);
+    *size = lower_half(window);
+    return *size != 0;
 }
 
 /* --- the sockets --- */

@@ -32,11 +32,12 @@ struct run_route {
     uint64_t serial;    /* of this route; never 0. Set by run_share_publish() */
     uint64_t namespace; /* SO_NETNS_COOKIE of sockets for which it is good */
     struct run_addr proxy;
-    uint32_t session_len; /* 0 = the proxy wants to know nobody */
+    uint32_t has_fast_open; /* 1: with TCP Fast Open, and so with a token: see below */
+    uint32_t session_len;   /* 0 = the proxy wants to know nobody */
     uint8_t session[RUN_ROUTE_SESSION_MAX];
 };
 
-/* Of the helper: `route` is good from now on. The one before is forgotten. */
+/* Of the helper: `route` is good from now on. The one before is forgotten, and the tokens. */
 void run_share_publish(struct run_share *share, const struct run_route *route);
 /* Of the helper: there is none. */
 void run_share_withdraw(struct run_share *share);
@@ -44,6 +45,23 @@ void run_share_withdraw(struct run_share *share);
 bool run_share_route(const struct run_share *share, struct run_route *out);
 /* It was of no use: nobody takes it any more. Without effect if it is not the route that is there now. */
 void run_share_doubt(struct run_share *share, uint64_t serial);
+
+/*
+ * Idempotence tokens of the route's session: what travels in a SYN can arrive twice, and is acted on once if it spends one. Each is given
+ * out once, to whichever program. If few are left (RUN_SHARE_TOKENS_LOW, or none), one of the takers is told, who tells the
+ * helper (RUN_TOKENS).
+ */
+#define RUN_SHARE_TOKENS_LOW 16u
+/* Of the helper: `count` tokens from `first` on, behind those that are left, or in their place. */
+void run_share_put_tokens(struct run_share *share, uint32_t first, unsigned count);
+unsigned run_share_tokens_left(const struct run_share *share);
+/* Of the helper: all that are left are its own again; how many. */
+unsigned run_share_take_tokens_back(struct run_share *share, uint32_t *first);
+/* False if there is none. */
+bool run_share_take_token(struct run_share *share, uint32_t *token, bool *is_low);
+/* The window that the proxy has told of last. Taken out; false = no news. */
+void run_share_tell_window(struct run_share *share, uint32_t base, uint32_t size);
+bool run_share_take_window(struct run_share *share, uint32_t *base, uint32_t *size);
 
 /* A socket that was connected to the proxy. Old ones give way. */
 void run_share_put(struct run_share *share, uint64_t cookie, const struct run_addr *peer, const struct run_addr *local);

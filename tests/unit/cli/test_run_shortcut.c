@@ -279,7 +279,7 @@ static bool has_route(struct rig *rig)
 
 static bool is_offered(struct rig *rig, struct socks6_slice with)
 {
-    run_shortcut_offer(&rig->shortcut, rig->fd, with);
+    run_shortcut_offer(&rig->shortcut, rig->fd, with, false);
     return has_route(rig);
 }
 
@@ -443,7 +443,7 @@ static void test_without_a_shortcut_nothing_happens(void **state)
     struct rig *rig = *state;
     struct run_addr peer = {.family = 1}, local = {.family = 2};
 
-    run_shortcut_offer(NULL, rig->fd, session);
+    run_shortcut_offer(NULL, rig->fd, session, false);
     run_shortcut_withdraw(NULL);
     assert_false(run_shortcut_find(NULL, 1, &peer, &local));
     assert_int_equal(peer.family, 1);

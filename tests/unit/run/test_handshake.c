@@ -54,7 +54,7 @@ static size_t request(uint32_t session_len, const struct run_addr *destination, 
     size_t len;
 
     assert_non_null(exact);
-    len = run_handshake_request(&route, destination, exact);
+    len = run_handshake_request(&route, destination, NULL, exact);
     assert_true(len <= RUN_REQUEST_MAX);
     memcpy(out, exact, len);
     free(exact);
@@ -434,9 +434,11 @@ static void test_what_clients_tolerate_is_tolerated(void **state)
 /* An area of options that nobody knows, `len` bytes. */
 static void add_unknown_options(struct stream *stream, size_t len)
 {
-    uint8_t option[4096] = {0xfc, 0, (uint8_t)(len >> 8), (uint8_t)len};
+    static uint8_t option[4096] = {0xfc, 0};
 
     assert_true(len <= sizeof option && len % 4 == 0);
+    option[2] = (uint8_t)(len >> 8);
+    option[3] = (uint8_t)len;
     stream_add(stream, option, len);
 }
 
