@@ -46,6 +46,7 @@ struct run_connection {
     bool is_watched;  /* `io` */
     bool is_dns;      /* the proxy's DNS service, in the place of `peer` */
     bool is_asked;    /* the program's socket is connected to the proxy, which has the request */
+    bool has_no_port; /* it was, and is not any more */
     struct loop_io io;
     struct run_dial dial;
     struct run_answer answer;
@@ -156,6 +157,10 @@ static void undo(struct run_connection *c)
     if (c->is_asked) {
         run_answer_undo(c->socket != NULL ? c->socket->twin : c->twin);
         c->is_asked = false;
+        c->has_no_port = true;
+        if (c->socket != NULL) {
+            c->socket->has_no_port = true;
+        }
     }
 }
 
@@ -279,6 +284,7 @@ static bool enter(struct run_connection *c)
         return false;
     }
     c->twin = -1;
+    c->socket->has_no_port = c->has_no_port;
     c->socket->peer = c->peer;
     return true;
 }
@@ -299,7 +305,8 @@ static void open_tunnel(struct run_connection *c, const struct socks6_dial_resul
                                      .skip = bytes_to_skip(c),
                                      .pid = c->pid,
                                      .is_fd_registered = c->is_watched,
-                                     .is_stream_registered = c->dial.io.fd >= 0};
+                                     .is_stream_registered = c->dial.io.fd >= 0,
+                                     .is_shared = c->is_asked};
     bool is_there;
     int rc;
 
@@ -672,6 +679,7 @@ static struct run_connection *new_connection(struct run_connects *all, const str
 
 static void refuse(struct run_connection *c, enum run_verdict verdict, int error)
 {
+    undo(c);
     if (c->all->verbose && verdict == RUN_VERDICT_DIRECT) {
         char text[SOCKS6_ADDR_TEXT_MAX];
 

@@ -113,7 +113,7 @@ struct run_socket *run_sockets_add(struct run_sockets *sockets, uint64_t cookie,
 }
 
 /* Whether bind(2) has given it a port: nobody else could have it as long as we keep the socket. */
-static bool holds_port(int fd)
+static bool holds_port(const struct run_socket *socket)
 {
     union {
         struct sockaddr sa;
@@ -123,7 +123,7 @@ static bool holds_port(int fd)
     socklen_t len = sizeof addr;
 
     _Static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port), "same place");
-    return getsockname(fd, &addr.sa, &len) != 0 || addr.in.sin_port != 0;
+    return !socket->has_no_port && (getsockname(socket->twin, &addr.sa, &len) != 0 || addr.in.sin_port != 0);
 }
 
 static void make_room(struct run_sockets *sockets)
@@ -142,7 +142,7 @@ void run_sockets_bury(struct run_sockets *sockets, struct run_socket *socket, en
     socket->state = state;
     socket->error = error;
     socket->real = -1;
-    if (socket->twin >= 0 && (is_closed_by_program || holds_port(socket->twin))) {
+    if (socket->twin >= 0 && (is_closed_by_program || holds_port(socket))) {
         drop_twin(sockets, socket);
     }
     socket->is_dead = true;

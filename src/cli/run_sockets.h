@@ -27,6 +27,8 @@ struct run_socket {
     struct run_addr peer, local;
     /* The socket that the program had before: its options are what the program has set. Owned; -1 = none. */
     int twin;
+    /* The kernel gave it a port when it was connected, and has it back, though getsockname(2) still tells of it. */
+    bool has_no_port;
     /* The connection to the proxy; belongs to the tunnel. -1 = none. */
     int real;
 

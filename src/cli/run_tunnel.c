@@ -26,6 +26,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "cli/run_answer.h"
 #include "cli/run_say.h"
 #include "io/sock.h"
 
@@ -49,6 +50,7 @@ struct run_tunnel {
     int fd;
     bool has_program_hung_up, has_net_hung_up; /* and is not watched any more */
     bool is_unread;                            /* the program does not want to read */
+    bool is_shared;                            /* see struct run_tunnel_start */
     struct flow up, down;
     size_t skip;
     pid_t pid;
@@ -59,6 +61,17 @@ enum progress { PROGRESS_GO_ON, PROGRESS_STUCK, PROGRESS_OVER /* the tunnel is f
 
 /* --- ends --- */
 
+/* Closing takes the connection out of epoll, and ends it, unless others have it too. */
+static void leave_net(struct run_tunnel *t)
+{
+    if (t->is_shared) {
+        loop_remove(t->all->loop, &t->net_io);
+        (void)shutdown(t->net.fd, SHUT_RDWR); /* fails if it is over */
+    } else {
+        loop_park(t->all->loop, &t->net_io);
+    }
+}
+
 /* Closes and frees all. */
 static void finish(struct run_tunnel *t, enum run_state_of state, int error, bool is_closed_by_program)
 {
@@ -67,8 +80,8 @@ static void finish(struct run_tunnel *t, enum run_state_of state, int error, boo
     run_buffers_give(&all->buffers, t->up.block);
     run_buffers_give(&all->buffers, t->down.block);
     loop_defer_cancel(all->loop, &t->again);
-    loop_park(all->loop, &t->program_io); /* closing takes them out of epoll */
-    loop_park(all->loop, &t->net_io);
+    loop_park(all->loop, &t->program_io); /* closing takes it out of epoll */
+    leave_net(t);
     /* Before the program can see the end and ask. */
     run_sockets_bury(all->sockets, t->socket, state, error, is_closed_by_program);
     (void)close(t->fd);
@@ -107,7 +120,11 @@ static enum progress broken(struct run_tunnel *t, int error)
 /* The program has closed with bytes unread, or with SO_LINGER set to 0 seconds. */
 static enum progress aborted(struct run_tunnel *t)
 {
-    sock_reset_on_close(t->net.fd);
+    if (t->is_shared) {
+        run_answer_undo(t->net.fd); /* which resets it */
+    } else {
+        sock_reset_on_close(t->net.fd);
+    }
     finish(t, RUN_STATE_ENDED, 0, true);
     return PROGRESS_OVER;
 }
@@ -434,6 +451,9 @@ int run_tunnel_open(struct run_tunnels *tunnels, struct run_tunnel_start *start)
 
     if (t == NULL) {
         run_sockets_bury(tunnels->sockets, start->socket, RUN_STATE_BROKEN, ENOBUFS, false);
+        if (start->is_shared) {
+            run_answer_undo(start->stream.fd);
+        }
         (void)close(start->fd);
         stream_done(&start->stream);
         return -ENOMEM;
@@ -446,6 +466,7 @@ int run_tunnel_open(struct run_tunnels *tunnels, struct run_tunnel_start *start)
     t->fd = start->fd;
     t->skip = start->skip;
     t->pid = start->pid;
+    t->is_shared = start->is_shared;
     t->program_io = (struct loop_io){on_program, t->fd};
     t->net_io = (struct loop_io){on_net, t->net.fd};
     t->again.run = run_again;

@@ -35,6 +35,8 @@ struct run_tunnel_start {
     pid_t pid;   /* for -v */
     /* The loop watches the descriptor already, for a loop_io that was given to loop_park(). */
     bool is_fd_registered, is_stream_registered;
+    /* The connection is the program's own socket, of which it may have other descriptors: closing ours would end nothing. */
+    bool is_shared;
 };
 
 /* Both descriptors are the tunnel's from now on, whatever happens. -ENOMEM or another -errno: all is closed, the entry buried. */
