@@ -12,8 +12,11 @@ Addresses, of any port but 53, where all of them are an echo server:
   192.0.2.8     sends "bye" and ends            192.0.2.9     the helper goes away instead of an answer
   192.0.2.10    connected when something connects to 192.0.2.11 (which is refused)
   192.0.2.12    as 192.0.2.2, at once as with --early
+  192.0.2.13    fails; errno is 1000 and how often this process has asked for the helper's memory
+There is no such memory, so that all goes through the helper.
 Port 53 over UDP: a datagram comes back as it is. Notes go to the program's file FAKE_NOTES names.
 """
+import collections
 import errno
 import fcntl
 import os
@@ -32,7 +35,7 @@ CONNECT = struct.Struct("=24sQQII")
 STATUS = struct.Struct("=QII")
 OPTION = struct.Struct("=QiiII")
 (KIND_CONNECT, KIND_STATUS, KIND_GETSOCKOPT, KIND_SETSOCKOPT, KIND_RESOLVE, KIND_REVERSE, KIND_QUERY, KIND_DIRECT,
- KIND_UDP_DNS, KIND_NOTE) = range(1, 11)
+ KIND_UDP_DNS, KIND_NOTE, KIND_SHARE) = range(1, 12)
 DIRECT, REFUSED, WAIT, CONVERTED, FAILED, STREAM, SOCKET = range(1, 8)
 UNKNOWN, CONNECTING, CONNECTED, STATE_FAILED, BROKEN, ENDED = range(6)
 SO_COOKIE = 57
@@ -41,6 +44,10 @@ LOCAL = ADDR.pack(socket.AF_INET, 4242, 0, socket.inet_aton("198.51.100.1").ljus
 
 def cookie_of(sock):
     return struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))[0]
+
+
+def pid_of(sock):
+    return struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
 
 
 def receive(sock, count):
@@ -70,6 +77,7 @@ class Helper:
         self.listener.listen(128)
         self.echo = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.known, self.udp, self.go = {}, {}, threading.Event()
+        self.share_counts = collections.Counter() # by process
         self.notes = open(os.environ["FAKE_NOTES"], "w", buffering=1) if "FAKE_NOTES" in os.environ else None
 
     def variable(self, flags=""):
@@ -110,6 +118,8 @@ class Helper:
             if kind == KIND_CONNECT:
                 self.connect(sock, body, fds)
                 return
+            if kind == KIND_SHARE:
+                self.share_counts[pid_of(sock)] += 1
             reply = self.reply(kind, body)
             if reply is not None:
                 status, body = reply
@@ -130,6 +140,8 @@ class Helper:
             return self.option(cookie, lambda twin: twin.setsockopt(level, name, body[OPTION.size:]) or b"")
         if kind == KIND_UDP_DNS:
             return self.udp_dns(body)
+        if kind == KIND_SHARE:
+            return errno.ENOENT, b""
         if kind == KIND_NOTE and self.notes:
             self.notes.write(f"{struct.unpack('=I', body[:4])[0]} {body[8:].decode()}\n")
         return None
@@ -195,6 +207,9 @@ class Helper:
             self.say(sock, DIRECT if how == 5 else REFUSED, errno.EACCES if how == 6 else 0, known)
             sock.close()
         elif how == 9:
+            sock.close()
+        elif how == 13:
+            self.say(sock, FAILED, 1000 + self.share_counts[pid_of(sock)], known)
             sock.close()
         elif how == 12:
             self.say(sock, STREAM, 0, known)

@@ -1179,6 +1179,43 @@ static void test_closed_behind_our_back(void **state)
     (void)close(fd);
 }
 
+/* ---- the helper's memory ---- */
+
+/* How often this process has asked for it. */
+static int times_asked(void)
+{
+    struct sockaddr_in to = address("192.0.2.13", 80);
+    int fd = new_socket(0), error;
+
+    assert_int_equal(dial(fd, &to), -1);
+    error = errno;
+    assert_in_range(error, 1000, 1100);
+    assert_return_code(close(fd), errno);
+    return error - 1000;
+}
+
+static void test_memory_that_is_not_there_is_asked_for_once(void **state)
+{
+    int status;
+    pid_t pid;
+
+    (void)state;
+    (void)close(connected("192.0.2.1"));
+    (void)close(connected("192.0.2.2"));
+    assert_int_equal(times_asked(), 1);
+    (void)close(connected("192.0.2.1"));
+    assert_int_equal(times_asked(), 1);
+    pid = fork();
+    if (pid == 0) { /* which knows it from us */
+        (void)close(connected("192.0.2.1"));
+        _exit(times_asked());
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_int_equal(times_asked(), 1);
+}
+
 /* ---- fast open ---- */
 
 static void test_fast_open_goes_through_the_helper(void **state)
@@ -1361,6 +1398,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_connections_are_known_after_exec),
         cmocka_unit_test(test_passed_connections_are_known),
         cmocka_unit_test(test_closed_behind_our_back),
+        cmocka_unit_test(test_memory_that_is_not_there_is_asked_for_once),
         cmocka_unit_test(test_fast_open_goes_through_the_helper),
         cmocka_unit_test(test_dns_over_udp_goes_to_the_helper),
         cmocka_unit_test(test_dns_over_udp_from_ipv6_sockets),
