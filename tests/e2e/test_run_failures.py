@@ -19,13 +19,13 @@ import pytest
 
 from cli_peers import AUTH_OK, reply6
 from lib import run_world
-from lib.daemon import build_dir, client_binary
+from lib.daemon import build_dir
 from lib.net import DEADLINE, DIES_WITH_US, reset, wait_until
+from lib.run_trace import PYTHON, Running, output, starting, traced
 from lib.run_world import RunWorld
 from lib.servers import Server
 from lib.users import Users
 
-PYTHON = ["/usr/bin/python3", "-B", "-c"]
 CALLS = os.path.join(build_dir(), "tests/calls/run-calls")
 STATIC = os.path.join(build_dir(), "tests/calls/run-calls-static")
 HERE = f"import errno, os, signal, socket, sys, time\nSERVER, ECHO = {run_world.SERVER!r}, {run_world.ECHO}\n"
@@ -48,95 +48,16 @@ def world(isolation):
     one.close()
 
 
-class Trace:
-    """Finds everything that a run has started, by a variable in its environment, and the sockets that it listens on."""
-
-    def __init__(self, world):
-        self.world, self.value = world, uuid.uuid4().hex
-        self.before = self.sockets()
-
-    @property
-    def env(self):
-        return {"RUN_TEST_MARK": self.value}
-
-    def processes(self):
-        """{pid: command line}"""
-        found = {}
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError):
-                with open(f"/proc/{pid}/environ", "rb") as file:
-                    if self.value.encode() not in file.read():
-                        continue
-                with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-                    if file.read().rpartition(")")[2].split()[0] == "Z":
-                        continue
-                with open(f"/proc/{pid}/cmdline", "rb") as file:
-                    found[int(pid)] = file.read().replace(b"\0", b" ").decode()
-        return found
-
-    def helpers(self):
-        """Those of socks6, oldest first."""
-        return sorted(pid for pid in self.processes() if os.path.realpath(f"/proc/{pid}/exe") == os.path.realpath(client_binary()))
-
-    def sockets(self):
-        """Abstract addresses in the client's namespace."""
-        return {line.split()[-1] for line in self.world.client.run("cat", "/proc/net/unix").splitlines() if "@" in line.split()[-1]}
-
-    def nothing_is_left(self):
-        wait_until(lambda: not self.processes(), lambda: f"the end of {self.processes()}")
-        wait_until(lambda: not self.sockets() - self.before, lambda: f"the end of {self.sockets() - self.before}")
-
-
 @pytest.fixture
 def trace(world):
-    one = Trace(world)
-    yield one
-    try:
-        one.nothing_is_left()
-    finally:
-        for pid in one.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-class Running:
-    """A program under `run` that goes on: lines of its output can be waited for, and lines sent."""
-
-    def __init__(self, world, trace, *argv, options=(), url=None, **more):
-        self.process = subprocess.Popen(world.command(*argv, options=options, url=url), env=world.environment(**trace.env),
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, **more)
-
-    def line(self):
-        assert select.select([self.process.stdout], [], [], DEADLINE)[0], "it says nothing"
-        return self.process.stdout.readline().decode().rstrip("\n")
-
-    def say(self, text=""):
-        self.process.stdin.write(text.encode() + b"\n")
-        self.process.stdin.flush()
-
-    def end(self):
-        """(its status, the rest of its output, what was said about it)"""
-        out, err = self.process.communicate(timeout=DEADLINE)
-        return self.process.returncode, out.decode(), err.decode()
+    with traced(world) as one:
+        yield one
 
 
 @pytest.fixture
 def running(world, trace):
-    made = []
-
-    def start(*argv, **more):
-        made.append(Running(world, trace, *argv, **more))
-        return made[-1]
-    yield start
-    for one in made:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.communicate()
-
-
-def output(done, status=0):
-    assert done.returncode == status, done
-    return done.stdout.decode().split("\n")[:-1]
+    with starting(world, trace) as start:
+        yield start
 
 
 # The proxy ------------------------------------------------------------------------------------------------------------
