@@ -9,7 +9,7 @@ static struct bits untouched;
 
 void fresh_note(int fd)
 {
-    struct slot slot = {.cookie = sys_cookie(fd), .kind = SLOT_OTHER};
+    struct slot slot = {.cookie = sys_cookie(fd), .kind = SLOT_OTHER, .state = SLOT_FRESH};
 
     slots_put(fd, &slot); /* the bit is about the socket with this cookie */
     bits_set(&untouched, fd);

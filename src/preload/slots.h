@@ -25,10 +25,11 @@ enum slot_kind {
     SLOT_UDP     /* a UDP socket, connected to the helper's DNS service instead of `peer` */
 };
 
-enum slot_state { /* of a stream */
+enum slot_state { /* of a stream, but for the last */
                   SLOT_CONNECTING,
                   SLOT_CONNECTED, /* seen writable, or with data */
-                  SLOT_OVER       /* the helper's end is closed, and the program has been told why */
+                  SLOT_OVER,      /* the helper's end is closed, and the program has been told why */
+                  SLOT_FRESH      /* of SLOT_OTHER: a TCP socket that was not connected when it was noted */
 };
 
 struct slot {

@@ -107,7 +107,8 @@ bool stream_find_tcp(int fd, struct slot *out)
     if (cookie == 0) {
         return false;
     }
-    if (slots_get(fd, cookie, out)) {
+    /* Since fork(2) another process may have connected it. */
+    if (slots_get(fd, cookie, out) && (out->kind != SLOT_OTHER || out->state != SLOT_FRESH)) {
         return out->kind == SLOT_TCP;
     }
     return is_tcp(fd) && learn(fd, cookie, SLOT_TCP, out);
