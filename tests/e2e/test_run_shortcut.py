@@ -1,0 +1,298 @@
+"""
+Programs under `socks6 run` that connect their own socket to a near proxy: when they do, that one sees nothing of it, and what happens
+when something goes wrong on the way. The programs say themselves which way they went (run_inside.py).
+"""
+
+import contextlib
+import os
+import socket
+import threading
+
+import pytest
+
+from cli_peers import SessionProxy6
+from lib import run_world, socks6
+from lib.daemon import Daemon, base_config
+from lib.net import DEADLINE, reset, wait_until
+from lib.run_trace import PYTHON, output, starting, traced
+from lib.run_world import RunWorld
+from lib.servers import Server
+from lib.users import Users
+
+HERE = f"""
+import sys
+sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})
+from run_inside import *
+SERVER, SERVER6, ELSEWHERE, ECHO = {run_world.SERVER!r}, {run_world.SERVER6!r}, {run_world.ELSEWHERE!r}, {run_world.ECHO}
+SILENT, REFUSING, UNREACHABLE = {run_world.SILENT!r}, {run_world.REFUSING!r}, {run_world.UNREACHABLE!r}
+PROXY, PROXY_PORT, PROXY_OUT = {run_world.PROXY!r}, {run_world.PROXY_PORT}, {run_world.PROXY_OUT!r}
+"""
+LEARN = HERE + "learn(SERVER, ECHO)\n"
+# What FakeProxy says its address is.
+BOUND = ("203.0.113.7", 4321)
+YES = socks6.auth_reply() + socks6.op_reply(0, *BOUND)
+GOOD = 1000  # a port of FakeProxy's: an echo
+
+
+@pytest.fixture(scope="module")
+def world(isolation):
+    with contextlib.closing(RunWorld()) as one:
+        yield one
+
+
+@pytest.fixture
+def trace(world):
+    with traced(world) as one:
+        yield one
+
+
+@pytest.fixture
+def running(world, trace):
+    with starting(world, trace) as start:
+        yield start
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(world):
+    world.settle()
+    yield
+    assert not world.leaks()
+    assert not world.decoy.names()
+
+
+class FakeProxy(Server):
+    """SOCKS 6: what it does with a request depends on its port. `plans`: port -> function(sock, request); else yes, and an echo."""
+
+    def __init__(self, world, plans=None, port=0):
+        self.plans, self.requests, self.errors = plans or {}, [], []
+        super().__init__(run_world.PROXY, make_socket=world.proxy.tcp_socket, port=port)
+
+    def handle(self, sock, peer):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            request = socks6.read_request(sock)
+            with self.lock:
+                self.requests.append(request)
+                self.lock.notify_all()
+            self.plans.get(request.port, yes)(sock, request)
+        except (AssertionError, socks6.ProtocolError) as error:
+            self.errors.append(error)
+
+    def count(self, port):
+        with self.lock:
+            return sum(request.port == port for request in self.requests)
+
+    def close(self):
+        super().close()
+        assert not self.errors, self.errors
+
+
+def echo(sock):
+    while data := sock.recv(65536):
+        sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+
+
+def yes(sock, _):
+    sock.sendall(YES)
+    echo(sock)
+
+
+def says(data):
+    def plan(sock, _):
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(1)
+    return plan
+
+
+@pytest.fixture
+def fake(world):
+    with FakeProxy(world) as proxy:
+        yield proxy
+
+
+# When it is taken -----------------------------------------------------------------------------------------------------
+
+def test_second_connection_is_the_programs_own_socket(world, trace):
+    """The first one tells the helper how near the proxy is."""
+    code = HERE + """
+for number in range(4):
+    sock, how = go(SERVER, ECHO)
+    echoes(sock)
+    say(how, sock.family.name, sock.getpeername() == (SERVER, ECHO), raw_peer(sock) == (PROXY, PROXY_PORT), *sock.getsockname())
+"""
+    before = len(world.echo.peers)
+    lines = output(world.run(*PYTHON, code, env=trace.env))
+    ports = [port for host, port in world.echo.peers[before:] if host == run_world.PROXY_OUT]
+    assert lines == [f"{how} AF_INET True True {run_world.PROXY_OUT} {port}"
+                     for how, port in zip(["handed over", "own", "own", "own"], ports, strict=True)]
+
+
+def test_all_programs_of_the_tree_know_it(world, trace):
+    """Another process, a child after fork(), what it executes."""
+    code = HERE + """
+import subprocess
+def one(who):
+    sock, how = go(SERVER, ECHO)
+    echoes(sock)
+    say(who, how, sock.getpeername(), sock.getsockname()[0] == PROXY_OUT)
+if len(sys.argv) > 1:
+    one(sys.argv[1])
+    sys.exit()
+learn(SERVER, ECHO)
+again = [sys.executable, "-B", "-c", open("/proc/self/cmdline").read().split("\\0")[3]]
+one("this one")
+in_child(lambda: one("after fork"))
+subprocess.run([*again, "another"], check=True)
+os.execv(again[0], [*again, "after exec"])
+"""
+    lines = output(world.run(*PYTHON, code, env=trace.env))
+    assert lines == [f"{who} own ('{run_world.SERVER}', {run_world.ECHO}) True" for who in ("this one", "after fork", "another", "after exec")]
+
+
+def test_child_knows_what_its_parent_has_not_used(world, trace):
+    """The memory is asked for where it is needed first."""
+    code = HERE + """
+import subprocess
+def one():
+    sock, how = go(SERVER, ECHO)
+    echoes(sock)
+    say(how, sock.getpeername() == (SERVER, ECHO))
+in_child(lambda: learn(SERVER, ECHO))
+in_child(one)
+one()
+"""
+    assert output(world.run(*PYTHON, code, env=trace.env)) == ["own True", "own True"]
+
+
+def test_connection_is_known_to_those_who_inherit_it(world, trace):
+    code = HERE + """
+if len(sys.argv) > 1:
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    echoes(sock)
+    say(sock.getpeername() == (SERVER, ECHO), sock.getsockname()[0] == PROXY_OUT, connect(sock, SERVER, ECHO))
+    sys.exit()
+learn(SERVER, ECHO)
+sock, how = go(SERVER, ECHO)
+assert how == "own"
+def child():
+    echoes(sock)
+    assert sock.getpeername() == (SERVER, ECHO)
+in_child(child)
+left, right = socket.socketpair()
+socket.send_fds(left, [b"x"], [sock.fileno()])
+received = socket.socket(fileno=socket.recv_fds(right, 1, 1)[1][0])
+echoes(received)
+say(received.getpeername() == (SERVER, ECHO), received.getsockname()[0] == PROXY_OUT)
+os.set_inheritable(sock.fileno(), True)
+os.execv(sys.executable, [sys.executable, "-B", "-c", open("/proc/self/cmdline").read().split("\\0")[3], str(sock.fileno())])
+"""
+    assert output(world.run(*PYTHON, code, env=trace.env)) == ["True True", "True True EISCONN"]
+
+
+def test_options_and_duplicates_are_what_they_were(world, trace):
+    code = LEARN + """
+sock = socket.socket()
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 77)
+sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 16)
+copy, before = sock.dup(), cookie(sock)
+reader, writer = os.pipe()
+child = os.fork()
+if child == 0:
+    os.read(reader, 1)
+    echoes(sock, b"the child's")
+    assert sock.getpeername() == copy.getpeername() == (SERVER, ECHO), (sock.getpeername(), copy.getpeername())
+    assert sock.getsockname()[0] == PROXY_OUT
+    assert connect(sock, SERVER, ECHO) == "EISCONN"
+    os._exit(0)
+sock.connect((SERVER, ECHO))
+say(way(sock, before), way(copy, before), sock.getpeername() == copy.getpeername() == (SERVER, ECHO))
+say(*(bool(sock.getsockopt(*option)) for option in ((socket.SOL_SOCKET, socket.SO_KEEPALIVE), (socket.IPPROTO_TCP, socket.TCP_NODELAY))),
+    sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), sock.getsockopt(socket.IPPROTO_IP, socket.IP_TOS))
+say(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT), sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16) == bytes(16))
+echoes(copy, b"the copy's")
+os.write(writer, b"x")
+say(os.waitpid(child, 0)[1])
+"""
+    assert output(world.run(*PYTHON, code, env=trace.env)) == ["own own True", "True True 77 16", "1 True", "0"]
+
+
+# Without waiting ------------------------------------------------------------------------------------------------------
+
+# `one(number)` is told whether the connection took the shortcut, in a loop until it did: a proxy that takes more than a millisecond, as on
+# a busy machine, is waited for by the helper; all the rest has to be as it says in any case.
+UNTIL_OWN = """
+for number in range(400):
+    if one(number) == "own": break
+else: raise AssertionError("no connection took the shortcut")
+say("own")
+"""
+
+
+def test_non_blocking_connect_is_as_the_kernels(world, trace):
+    code = LEARN + """
+def one(number):
+    sock = socket.socket()
+    sock.setblocking(False)
+    before = cookie(sock)
+    assert connect(sock, SERVER, ECHO) == "EINPROGRESS"
+    assert wait(sock, select.POLLIN | select.POLLOUT | select.POLLRDHUP) == select.POLLOUT
+    assert error_of(sock) == "0"
+    how = way(sock, before)
+    assert how in ("own", "stream"), how
+    assert sock.getpeername() == (SERVER, ECHO) and sock.getsockname()[0] == PROXY_OUT
+    again = connect(sock, SERVER, ECHO), connect(sock, SERVER, ECHO)
+    assert again == ("0", "EISCONN"), (how, again)
+    echoes(sock)
+    return how
+""" + UNTIL_OWN
+    done = world.run(*PYTHON, code, env=trace.env)
+    assert output(done) == ["own"], done
+
+
+def test_epoll_tells_of_the_connection_alone(world, trace):
+    """Registered before, edge-triggered: room to write once, and nothing that comes from the proxy's reply."""
+    code = LEARN + """
+ALL = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+def one(number):
+    sock = socket.socket()
+    sock.setblocking(False)
+    before = cookie(sock)
+    with select.epoll() as edge, select.epoll() as other:
+        edge.register(sock, ALL)
+        other.register(sock, select.EPOLLIN)
+        assert connect(sock, SERVER, ECHO) == "EINPROGRESS"
+        assert edge.poll(30) == [(sock.fileno(), select.EPOLLOUT)]
+        assert edge.poll(0) == [] and other.poll(0) == []
+        how = way(sock, before)
+        sock.sendall(b"x")
+        assert other.poll(30) == [(sock.fileno(), select.EPOLLIN)]
+        assert sum(events for _, events in edge.poll(0)) & select.EPOLLIN
+        assert sock.recv(2) == b"x"
+    return how
+""" + UNTIL_OWN
+    done = world.run(*PYTHON, code, env=trace.env)
+    assert output(done) == ["own"], done
+
+
+def test_asyncio(world, trace):
+    code = LEARN + """
+import asyncio
+async def one(number):
+    reader, writer = await asyncio.open_connection(SERVER, ECHO)
+    assert writer.get_extra_info("peername") == (SERVER, ECHO)
+    data = b"%d" % number * 1000
+    writer.write(data)
+    assert await reader.readexactly(len(data)) == data
+    writer.close()
+    await writer.wait_closed()
+async def main():
+    await asyncio.gather(*(one(number) for number in range(50)))
+asyncio.run(main())
+say("done")
+"""
+    done = world.run(*PYTHON, code, env=trace.env)
+    assert output(done) == ["done"], done
