@@ -5,6 +5,8 @@ when something goes wrong on the way. The programs say themselves which way they
 
 import contextlib
 import os
+import select
+import signal
 import socket
 import threading
 
@@ -66,6 +68,7 @@ class FakeProxy(Server):
     def __init__(self, world, plans=None, port=0):
         self.plans, self.requests, self.errors = plans or {}, [], []
         super().__init__(run_world.PROXY, make_socket=world.proxy.tcp_socket, port=port)
+        self.url = world.url(port=self.port)
 
     def handle(self, sock, peer):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -243,7 +246,8 @@ def one(number):
     assert error_of(sock) == "0"
     how = way(sock, before)
     assert how in ("own", "stream"), how
-    assert sock.getpeername() == (SERVER, ECHO) and sock.getsockname()[0] == PROXY_OUT
+    assert sock.getpeername() == (SERVER, ECHO)
+    assert how == "stream" or sock.getsockname()[0] == PROXY_OUT  # a stream's is ours from the beginning
     again = connect(sock, SERVER, ECHO), connect(sock, SERVER, ECHO)
     assert again == ("0", "EISCONN"), (how, again)
     echoes(sock)
@@ -296,3 +300,236 @@ say("done")
 """
     done = world.run(*PYTHON, code, env=trace.env)
     assert output(done) == ["done"], done
+
+
+# Answers that take long -----------------------------------------------------------------------------------------------
+
+class Late:
+    """A plan of FakeProxy's: the answer waits for the test; `then` is what it is, yes by default."""
+
+    def __init__(self, then=yes):
+        self.gate, self.then = threading.Event(), then
+
+    def __call__(self, sock, request):
+        assert self.gate.wait(DEADLINE)
+        self.then(sock, request)
+
+
+def sockets_of(pid):
+    """How many a process has."""
+    count = 0
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            count += os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")
+    return count
+
+
+# The program says which process it is, and begins when it is told to; `sock` is to be connected to LATE.
+LATE = HERE + f"""
+import signal
+GOOD, LATE = {GOOD}, {GOOD + 1}
+learn(SERVER, GOOD)
+sock = socket.socket()
+before = cookie(sock)
+say(os.getpid())
+on_line()
+"""
+ANSWERED = """
+echoes(sock)
+assert sock.getpeername() == (SERVER, LATE)
+assert way(sock, before) == "stream" or sock.getsockname() == ("203.0.113.7", 4321)
+say("answered")
+"""
+
+
+class LateProxy(FakeProxy):
+    """Its answers for LATE wait until the gate is open."""
+
+    def __init__(self, world, then=yes):
+        self.gate = threading.Event()
+
+        def late(sock, request):
+            assert self.gate.wait(DEADLINE)
+            then(sock, request)
+        super().__init__(world, {GOOD + 1: late})
+
+    def asked(self):
+        return self.count(GOOD + 1)
+
+
+@pytest.fixture
+def late(world):
+    with LateProxy(world) as proxy:
+        yield proxy
+        proxy.gate.set()
+
+
+def begin(running, proxy, code, **more):
+    """Starts LATE and `code`, up to where the helper waits for the answer, with the program: (Running, process ID)."""
+    one = running(*PYTHON, LATE + code, url=proxy.url, **more)
+    pid = int(one.line())
+    before = sockets_of(pid)
+    one.say()
+    wait_until(lambda: sockets_of(pid) > before, "the library to ask the helper")
+    assert proxy.asked() == 1
+    return one, pid
+
+
+def test_late_answer_to_a_blocking_connect(running, late):
+    """The program keeps its socket, and the request is not repeated."""
+    one, _ = begin(running, late, "say(connect(sock, SERVER, LATE), way(sock, before))\n" + ANSWERED)
+    late.gate.set()
+    assert (one.line(), one.line()) == ("0 own", "answered")
+    assert one.end()[0] == 0 and late.asked() == 1
+
+
+def test_late_answer_to_a_non_blocking_connect(running, late):
+    code = """
+sock.setblocking(False)
+edge = select.epoll()
+edge.register(sock, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
+say(connect(sock, SERVER, LATE), way(sock, before), connect(sock, SERVER, LATE), edge.poll(0), error_of(sock))
+assert edge.poll(30) == [(sock.fileno(), select.EPOLLOUT)]
+say(error_of(sock), connect(sock, SERVER, LATE), connect(sock, SERVER, LATE))
+""" + ANSWERED
+    one = running(*PYTHON, LATE + code, url=late.url)
+    assert one.line()
+    one.say()
+    assert one.line() == "EINPROGRESS stream EALREADY [] 0"
+    late.gate.set()
+    assert (one.line(), one.line()) == ("0 0 EISCONN", "answered")
+    assert one.end()[0] == 0 and late.asked() == 1
+
+
+def test_signal_while_the_answer_is_late(running, late):
+    """Without SA_RESTART it is EINTR, and the connection comes up in the background."""
+    code = """
+signal.signal(signal.SIGUSR2, lambda *_: None)
+say(connect(sock, SERVER, LATE))
+poll = select.poll()
+poll.register(sock, select.POLLIN | select.POLLOUT)
+say(poll.poll(0))
+say(wait(sock) == select.POLLOUT, error_of(sock), connect(sock, SERVER, LATE), connect(sock, SERVER, LATE))
+""" + ANSWERED
+    one, pid = begin(running, late, code)
+    def said():  # more than once: the first one may come before the program sleeps
+        os.kill(pid, signal.SIGUSR2)
+        return select.select([one.process.stdout], [], [], 0)[0]
+    wait_until(said, "the end of connect()")
+    assert (one.line(), one.line()) == ("EINTR", "[]")
+    late.gate.set()
+    assert (one.line(), one.line()) == ("True 0 0 EISCONN", "answered")
+    assert one.end()[0] == 0 and late.asked() == 1
+
+
+def test_signal_that_restarts_while_the_answer_is_late(running, late):
+    code = """
+signal.signal(signal.SIGUSR2, lambda *_: None)
+signal.siginterrupt(signal.SIGUSR2, False)
+signal.set_wakeup_fd(os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK))
+say(connect(sock, SERVER, LATE), way(sock, before))
+""" + ANSWERED
+    one, pid = begin(running, late, code)
+    for _ in range(3):
+        os.kill(pid, signal.SIGUSR2)
+        assert select.select([one.process.stdout], [], [], DEADLINE)[0]
+        assert os.read(one.process.stdout.fileno(), 1) == bytes([signal.SIGUSR2])
+    late.gate.set()
+    assert (one.line(), one.line()) == ("0 own", "answered")
+    assert one.end()[0] == 0 and late.asked() == 1
+
+
+def test_signals_that_wait_are_delivered(world, trace):
+    """Those that come in the first moments, while they are held back, are not lost; and the mask is what it was."""
+    code = LEARN + """
+import signal
+count = 0
+def handler(*_):
+    global count
+    count += 1
+signal.signal(signal.SIGALRM, handler)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+for number in range(20):
+    sock = socket.socket()
+    signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)  # again and again: the first one may come too soon
+    said = connect(sock, SILENT, ECHO)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert said == "EINTR" and count > 0, (said, count)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {signal.SIGUSR1}
+    count = 0
+    sock.close()
+say("done")
+"""
+    done = world.run(*PYTHON, code, env=trace.env)
+    assert output(done) == ["done"], done
+
+
+def test_signal_ends_a_program_that_connects(world, trace):
+    """One without a handler."""
+    code = LEARN + """
+import signal
+signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+say(connect(socket.socket(), SILENT, ECHO))
+"""
+    done = world.run(*PYTHON, code, env=trace.env)
+    assert done.returncode == -signal.SIGALRM and not done.stdout, done
+
+
+def test_time_limit_of_the_program(world, trace):
+    code = LEARN + """
+sock = socket.socket()
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("qq", 0, 50000))
+say(connect(sock, SILENT, ECHO))
+sock = socket.socket()
+sock.settimeout(0.05)
+try: sock.connect((SILENT, ECHO))
+except TimeoutError: say("timed out")
+"""
+    done = world.run(*PYTHON, code, env=trace.env)
+    assert output(done) == ["EINPROGRESS", "timed out"], done
+
+
+def test_other_threads_go_on_meanwhile(running, late):
+    """One waits for a late answer, others connect and have the helper's ear."""
+    code = """
+import threading
+def other():
+    for _ in range(10):
+        one, how = go(SERVER, GOOD)
+        assert how == "own"
+        echoes(one)
+    say("others")
+    gate_opens.set()
+gate_opens = threading.Event()
+thread = threading.Thread(target=other)
+thread.start()
+say(connect(sock, SERVER, LATE), way(sock, before))
+thread.join()
+""" + ANSWERED
+    one, _ = begin(running, late, code)
+    assert one.line() == "others"
+    late.gate.set()
+    assert (one.line(), one.line()) == ("0 own", "answered")
+    assert one.end()[0] == 0 and late.asked() == 1
+
+
+def test_program_that_gives_up(running, late):
+    """It closes a socket that waits, or ends: the proxy sees the end of the connection."""
+    gone = threading.Event()
+
+    def waits(sock, _):
+        with contextlib.suppress(ConnectionResetError):
+            assert sock.recv(1) == b""
+        gone.set()
+    late.plans[GOOD + 2] = waits
+    code = """
+second = socket.socket()
+second.setblocking(False)
+assert connect(second, SERVER, LATE + 1) == "EINPROGRESS"
+second.close()
+say(connect(sock, SERVER, LATE))
+"""
+    one, pid = begin(running, late, code)
+    assert gone.wait(DEADLINE)
+    os.kill(pid, signal.SIGKILL)
+    assert one.end()[0] == -signal.SIGKILL
