@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -494,19 +495,19 @@ def test_other_threads_go_on_meanwhile(running, late):
     code = """
 import threading
 def other():
+    on_line()
     for _ in range(10):
         one, how = go(SERVER, GOOD)
         assert how == "own"
         echoes(one)
     say("others")
-    gate_opens.set()
-gate_opens = threading.Event()
 thread = threading.Thread(target=other)
 thread.start()
 say(connect(sock, SERVER, LATE), way(sock, before))
 thread.join()
 """ + ANSWERED
     one, _ = begin(running, late, code)
+    one.say()
     assert one.line() == "others"
     late.gate.set()
     assert (one.line(), one.line()) == ("0 own", "answered")
@@ -533,3 +534,245 @@ say(connect(sock, SERVER, LATE))
     assert gone.wait(DEADLINE)
     os.kill(pid, signal.SIGKILL)
     assert one.end()[0] == -signal.SIGKILL
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+def test_errors_of_destinations(world, trace):
+    """As without a proxy; and the same socket connects elsewhere afterwards."""
+    code = LEARN + """
+for where in (REFUSING, UNREACHABLE, SILENT):
+    sock = socket.socket()
+    before = cookie(sock)
+    said = connect(sock, where, ECHO)
+    say(said, error_of(sock), cookie(sock) == before, raw_peer(sock), connect(sock, SERVER, ECHO))
+    assert way(sock, before) in ("own", "handed over")  # the kernel lets it keep its port
+    echoes(sock)
+"""
+    done = world.run(*PYTHON, code, options=["-w", "1"], env=trace.env)
+    assert output(done) == [f"{error} 0 True None 0" for error in ("ECONNREFUSED", "EHOSTUNREACH", "ETIMEDOUT")], done
+
+
+def test_errors_of_destinations_come_later_without_waiting(world, trace):
+    code = LEARN + """
+for where in (REFUSING, UNREACHABLE, SILENT):
+    for again in range(2):
+        sock = socket.socket()
+        sock.setblocking(False)
+        with select.epoll() as edge:
+            edge.register(sock, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
+            said = connect(sock, where, ECHO)
+            assert edge.poll(30)[0][1] & (select.EPOLLERR | select.EPOLLHUP)
+        say(said, error_of(sock), error_of(sock))
+        sock.setblocking(True)
+        assert (connect(sock, SERVER, ECHO), connect(sock, SERVER, ECHO)) == ("ECONNABORTED", "0")  # as the kernel has it
+        echoes(sock)
+"""
+    done = world.run(*PYTHON, code, options=["-w", "1"], env=trace.env)
+    assert output(done) == [f"EINPROGRESS {error} 0" for error in ("ECONNREFUSED", "EHOSTUNREACH", "ETIMEDOUT") for _ in range(2)], done
+
+
+@pytest.mark.parametrize("code, error", [(1, "ENETUNREACH"), (2, "EACCES"), (3, "ENETUNREACH"), (4, "EHOSTUNREACH"), (5, "ECONNREFUSED"),
+                                         (6, "EHOSTUNREACH"), (7, "ENETUNREACH"), (8, "ENETUNREACH"), (9, "ETIMEDOUT")])
+def test_reply_codes(world, trace, fake, code, error):
+    """Each is one request: what the proxy has said of the destination is not asked for again."""
+    fake.plans[code] = says(socks6.auth_reply() + socks6.op_reply(code))
+    program = HERE + f"""
+learn(SERVER, {GOOD})
+sock, other = socket.socket(), socket.socket()
+before = cookie(sock)
+say(connect(sock, SERVER, {code}), cookie(sock) == before, raw_peer(sock), error_of(sock))
+other.setblocking(False)
+say(connect(other, SERVER, {code}), bool(wait(other) & (select.POLLERR | select.POLLHUP)), error_of(other), error_of(other))
+say(connect(sock, SERVER, {GOOD}), way(sock, before) in ("own", "handed over"))
+echoes(sock)
+"""
+    done = world.run(*PYTHON, program, url=fake.url, env=trace.env)
+    assert output(done) == [f"{error} True None 0", f"EINPROGRESS True {error} 0", "0 True"], done
+    assert not done.stderr and fake.count(code) == 2, done
+
+
+# What proxies may do --------------------------------------------------------------------------------------------------
+
+def in_pieces(*pieces):
+    """Sends them one after the other, a moment between them, so that they come as they were sent."""
+    def plan(sock, _):
+        for piece in pieces:
+            sock.sendall(piece)
+            time.sleep(0.0005)
+        echo(sock)
+    return plan
+
+
+def one_by_one(data, rest=b""):
+    """A byte at a time; the last one has `rest` behind it."""
+    return in_pieces(*(data[i:i + 1] for i in range(len(data) - 1)), data[-1:] + rest)
+
+
+HELLO = b"hello from the server"
+WHOLE = {"with data behind it": in_pieces(YES + HELLO), "byte by byte": one_by_one(YES, HELLO), "two replies": in_pieces(YES[:4], YES[4:] + HELLO),
+         "in the middle of the second": in_pieces(YES[:9], YES[9:], HELLO), "with a name": in_pieces(
+             socks6.auth_reply() + socks6.op_reply(0, "name.test", 4) + HELLO),
+         "with options": one_by_one(socks6.auth_reply(options=socks6.option(0x7000, b"x" * 40)) + socks6.op_reply(
+             0, *BOUND, options=socks6.stack(1, 1, 1, b"\0\1")), HELLO)}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_replies_in_pieces(world, trace, fake, kind):
+    """Not a byte of the server's is lost, and none of the proxy's seen; on the program's own socket."""
+    fake.plans[GOOD + 1] = WHOLE[kind]
+    code = HERE + f"""
+learn(SERVER, {GOOD})
+def hear(sock):
+    sock.settimeout(30)
+    got = b""
+    while len(got) < {len(HELLO)}: got += sock.recv(1000)
+    assert got == {HELLO!r}, got
+    echoes(sock)
+for _ in range(3):
+    sock, how = go(SERVER, {GOOD + 1})
+    say(how)
+    hear(sock)
+for _ in range(3):
+    sock = socket.socket()
+    sock.setblocking(False)
+    assert connect(sock, SERVER, {GOOD + 1}) == "EINPROGRESS"
+    wait(sock)
+    assert error_of(sock) == "0"
+    hear(sock)
+"""
+    done = world.run(*PYTHON, code, url=fake.url, env=trace.env)
+    assert output(done) == ["own"] * 3 and not done.stderr, done
+    assert fake.count(GOOD + 1) == 6
+
+
+GARBAGE = {"an end": says(b""), "half a reply": says(YES[:9]), "a reset": lambda sock, _: reset(sock),
+           "half a reply and a reset": lambda sock, _: sock.sendall(YES[:9]) or reset(sock),
+           "another protocol": says(b"HTTP/1.0 400 Bad Request\r\n\r\n"), "another version": says(bytes([5]) + YES[1:]),
+           "a login that is refused": says(socks6.auth_reply(1))}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+@pytest.mark.parametrize("waits", ["blocking", "non-blocking"])
+def test_proxy_that_is_no_use(world, trace, fake, kind, waits):
+    """The helper asks again, and says why it was in vain; when it was not, the shortcut is taken again."""
+    def once(sock, request):
+        (GARBAGE[kind] if fake.count(GOOD + 2) % 2 else yes)(sock, request)
+    fake.plans.update({GOOD + 1: GARBAGE[kind], GOOD + 2: once})
+    code = HERE + f"""
+learn(SERVER, {GOOD})
+def attempt(port):
+    sock = socket.socket()
+    sock.setblocking({waits == "blocking"})
+    said = connect(sock, SERVER, port)
+    if not sock.getblocking():
+        assert said == "EINPROGRESS", said
+        wait(sock)
+        said = error_of(sock)
+    if said == "0":
+        echoes(sock)
+    return said
+say(attempt({GOOD + 2}))
+learn(SERVER, {GOOD})
+say(attempt({GOOD + 1}))
+sock, how = go(SERVER, {GOOD})
+echoes(sock)
+learn(SERVER, {GOOD})
+say(how)
+"""
+    done = world.run(*PYTHON, code, url=fake.url, env=trace.env)
+    first, second, how = output(done)
+    assert (first, second) == ("0", "ENETUNREACH"), done
+    # What does not wait has not tried the shortcut at all if the answer to the one before took long.
+    assert how == "handed over" or (waits, how) == ("non-blocking", "own"), done
+    assert done.stderr.count(b"\n") == 1, done
+
+
+def test_reply_that_is_longer_than_the_library_takes(world, trace, fake):
+    """The helper can."""
+    fake.plans[GOOD + 1] = in_pieces(socks6.auth_reply(options=socks6.unknown_options(4, 512)) + socks6.op_reply(0))
+    code = HERE + f"""
+learn(SERVER, {GOOD})
+sock, how = go(SERVER, {GOOD + 1})
+echoes(sock)
+say(how)
+"""
+    done = world.run(*PYTHON, code, url=fake.url, env=trace.env)
+    assert output(done) == ["handed over"] and not done.stderr, done
+    assert fake.count(GOOD + 1) == 2
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_late_answer_that_is_no_use(world, running, kind):
+    """The helper, which waits for it, asks again, for programs that wait and those that do not."""
+    with LateProxy(world, lambda sock, request: yes(sock, request) if proxy.asked() > 2 else GARBAGE[kind](sock, request)) as proxy:
+        code = """
+other = socket.socket()
+other.setblocking(False)
+assert connect(other, SERVER, LATE) == "EINPROGRESS"
+say(connect(sock, SERVER, LATE), way(sock, before))
+echoes(sock)
+assert sock.getpeername() == (SERVER, LATE)
+wait(other)
+say(error_of(other))
+echoes(other)
+"""
+        one = running(*PYTHON, LATE + code, url=proxy.url)
+        pid = int(one.line())
+        before = sockets_of(pid)
+        one.say()
+        proxy.wait(lambda: proxy.asked() == 2, "both connections")
+        wait_until(lambda: sockets_of(pid) == before + 2, "the library to ask the helper")
+        proxy.gate.set()
+        assert (one.line(), one.line()) == ("0 handed over", "0")
+        assert one.end() == (0, "", "")
+
+
+def test_proxy_that_never_answers(world, trace, fake):
+    fake.plans[GOOD + 1] = lambda sock, _: sock.recv(1)
+    code = HERE + f"""
+learn(SERVER, {GOOD})
+sock, other = socket.socket(), socket.socket()
+other.setblocking(False)
+say(connect(other, SERVER, {GOOD + 1}), connect(sock, SERVER, {GOOD + 1}))
+wait(other)
+say(error_of(other))
+sock, how = go(SERVER, {GOOD})
+echoes(sock)
+say(how)
+"""
+    done = world.run(*PYTHON, code, url=fake.url, options=["-w", "1"], env=trace.env)
+    assert output(done) == ["EINPROGRESS ETIMEDOUT", "ETIMEDOUT", "own"], done
+    assert fake.count(GOOD + 1) == 2
+
+
+@pytest.mark.parametrize("waits", ["blocking", "non-blocking"])
+def test_proxy_that_goes_and_comes_back(world, running, waits):
+    code = HERE + f"""
+learn(SERVER, {GOOD})
+say("there")
+on_line()
+for _ in range(2):
+    sock = socket.socket()
+    sock.setblocking({waits == "blocking"})
+    said = connect(sock, SERVER, {GOOD})
+    if said == "EINPROGRESS":
+        wait(sock)
+        said = error_of(sock)
+    say(said)
+on_line()
+sock, how = go(SERVER, {GOOD})
+echoes(sock)
+learn(SERVER, {GOOD})
+say(how)
+"""
+    with FakeProxy(world) as proxy:
+        one = running(*PYTHON, code, url=proxy.url)
+        assert one.line() == "there"
+    one.say()
+    assert (one.line(), one.line()) == ("ENETUNREACH", "ENETUNREACH")
+    with FakeProxy(world, port=proxy.port):
+        one.say()
+        assert one.line() == "handed over"
+        status, out, err = one.end()
+    assert (status, out) == (0, "") and err.count("\n") == 1 and "refused" in err.lower(), err
