@@ -123,8 +123,8 @@ def fake(world):
 
 # When it is taken -----------------------------------------------------------------------------------------------------
 
-def test_second_connection_is_the_programs_own_socket(world, trace):
-    """The first one tells the helper how near the proxy is."""
+def test_third_connection_is_the_programs_own_socket(world, trace):
+    """The first one tells the helper how near the proxy is, the second that it is without TCP Fast Open."""
     code = HERE + """
 for number in range(4):
     sock, how = go(SERVER, ECHO)
@@ -135,7 +135,7 @@ for number in range(4):
     lines = output(world.run(*PYTHON, code, env=trace.env))
     ports = [port for host, port in world.echo.peers[before:] if host == run_world.PROXY_OUT]
     assert lines == [f"{how} AF_INET True True {run_world.PROXY_OUT} {port}"
-                     for how, port in zip(["handed over", "own", "own", "own"], ports, strict=True)]
+                     for how, port in zip(["handed over", "handed over", "own", "own"], ports, strict=True)]
 
 
 def test_all_programs_of_the_tree_know_it(world, trace):
@@ -1313,4 +1313,3 @@ say(ended.count(10) >= 50, open_files() - before)
 """
     done = world.run(*PYTHON, code, env=trace.env)
     assert output(done) == ["True 0"] and not done.stderr, done
-
