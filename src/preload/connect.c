@@ -18,6 +18,7 @@
 #include "preload/attempt.h"
 #include "preload/config.h"
 #include "preload/export.h"
+#include "preload/fresh.h"
 #include "preload/options.h"
 #include "preload/real.h"
 #include "preload/shortcut.h"
@@ -159,8 +160,13 @@ static int connect_direct(int fd, const struct sockaddr *addr, socklen_t len)
     return connect_real(fd, addr, len);
 }
 
-static int connect_by_proxy(struct attempt_start *start, bool *is_direct)
+static int connect_by_proxy(struct attempt_start *start, bool is_plain, bool *is_direct)
 {
+    const struct shortcut_start first = {.fd = start->fd,
+                                         .domain = start->domain,
+                                         .is_plain = is_plain,
+                                         .is_non_blocking = start->is_non_blocking,
+                                         .destination = start->destination};
     enum shortcut shortcut;
     int result = 0;
 
@@ -169,7 +175,7 @@ static int connect_by_proxy(struct attempt_start *start, bool *is_direct)
         pthread_testcancel();
     }
     signals_hold(&start->before);
-    shortcut = shortcut_try(start->fd, start->domain, start->destination, start->is_non_blocking, &result);
+    shortcut = shortcut_try(&first, &result);
     if (shortcut == SHORTCUT_DONE || start->is_non_blocking) {
         signals_release(&start->before);
     }
@@ -180,8 +186,19 @@ static int connect_by_proxy(struct attempt_start *start, bool *is_direct)
     return attempt_connect(start, is_direct);
 }
 
-static int connect_tcp(int fd, int domain, const struct sockaddr *addr, socklen_t len, bool dont_wait)
+/* A call of connect(2). */
+struct call {
+    int fd;
+    const struct sockaddr *addr;
+    socklen_t len;
+    bool dont_wait;
+};
+
+static int connect_tcp(const struct call *call, int domain, bool is_plain)
 {
+    const int fd = call->fd;
+    const struct sockaddr *addr = call->addr;
+    const socklen_t len = call->len;
     struct run_addr destination;
     char text[ADDR_TEXT_LEN];
     struct attempt_start start = {.fd = fd, .domain = domain, .destination = &destination};
@@ -201,8 +218,8 @@ static int connect_tcp(int fd, int domain, const struct sockaddr *addr, socklen_
         return fail(-EISCONN); /* it was connected, and broke */
     }
     rc = sys_fcntl(fd, F_GETFL, 0);
-    start.is_non_blocking = dont_wait || (rc >= 0 && (rc & O_NONBLOCK) != 0);
-    rc = connect_by_proxy(&start, &is_direct);
+    start.is_non_blocking = call->dont_wait || (rc >= 0 && (rc & O_NONBLOCK) != 0);
+    rc = connect_by_proxy(&start, is_plain, &is_direct);
     return rc == 0 && is_direct ? connect_direct(fd, addr, len) : fail(rc);
 }
 
@@ -222,30 +239,44 @@ static int disconnect(int fd, const struct sockaddr *addr, socklen_t len)
     return rc;
 }
 
-static int connect_inet(int fd, int domain, const struct sockaddr *addr, socklen_t len, bool dont_wait)
+static int connect_inet(const struct call *call, int domain)
 {
-    int type = sys_get_int(fd, SOL_SOCKET, SO_TYPE);
-    int protocol = sys_get_int(fd, SOL_SOCKET, SO_PROTOCOL);
+    int type = sys_get_int(call->fd, SOL_SOCKET, SO_TYPE);
+    int protocol = sys_get_int(call->fd, SOL_SOCKET, SO_PROTOCOL);
 
     if (type == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)) {
-        return connect_tcp(fd, domain, addr, len, dont_wait);
+        return connect_tcp(call, domain, false);
     }
-    return udp_connect(fd, addr, len);
+    return udp_connect(call->fd, call->addr, call->len);
+}
+
+/* Of which nothing is known. */
+static int connect_unknown(const struct call *call)
+{
+    int domain = sys_get_int(call->fd, SOL_SOCKET, SO_DOMAIN);
+    struct slot slot;
+
+    if (domain < 0) {
+        return connect_real(call->fd, call->addr, call->len);
+    }
+    if (call->addr->sa_family == AF_UNSPEC) {
+        return disconnect(call->fd, call->addr, call->len);
+    }
+    if (domain == AF_INET || domain == AF_INET6) {
+        return connect_inet(call, domain);
+    }
+    return domain == AF_UNIX && stream_find(call->fd, &slot) ? fail(connect_again(call->fd, &slot))
+                                                             : connect_real(call->fd, call->addr, call->len);
 }
 
 int connect_any(int fd, const struct sockaddr *addr, socklen_t len, bool dont_wait)
 {
-    int domain = sys_get_int(fd, SOL_SOCKET, SO_DOMAIN);
-    struct slot slot;
+    const struct call call = {fd, addr, len, dont_wait};
+    struct fresh fresh;
 
-    if (addr == NULL || len < sizeof addr->sa_family || domain < 0) {
+    if (addr == NULL || len < sizeof addr->sa_family) {
         return connect_real(fd, addr, len);
     }
-    if (addr->sa_family == AF_UNSPEC) {
-        return disconnect(fd, addr, len);
-    }
-    if (domain == AF_INET || domain == AF_INET6) {
-        return connect_inet(fd, domain, addr, len, dont_wait);
-    }
-    return domain == AF_UNIX && stream_find(fd, &slot) ? fail(connect_again(fd, &slot)) : connect_real(fd, addr, len);
+    return addr->sa_family != AF_UNSPEC && fresh_find(fd, &fresh) ? connect_tcp(&call, fresh.domain, fresh.is_plain)
+                                                                  : connect_unknown(&call);
 }

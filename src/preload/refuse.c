@@ -60,10 +60,10 @@ static int judge(int domain, int type, int protocol)
     }
 }
 
-static void note_fresh(int fd, int domain, int type)
+static void note_fresh(int fd, int domain, int type, int protocol)
 {
     if (fd >= 0 && (domain == AF_INET || domain == AF_INET6) && (type & TYPE_MASK) == SOCK_STREAM) {
-        fresh_note(fd);
+        fresh_note(fd, domain, protocol == 0 || protocol == IPPROTO_TCP);
     }
 }
 
@@ -73,7 +73,7 @@ PRELOAD_HOOK(int, socket, int domain, int type, int protocol)
     int wrong = fd < 0 || preload_config()->allow_direct ? 0 : judge(domain, type, protocol);
 
     if (wrong == 0) {
-        note_fresh(fd, domain, type);
+        note_fresh(fd, domain, type, protocol);
         return fd;
     }
     sys_close(fd);
@@ -101,6 +101,7 @@ PRELOAD_HOOK(int, bind, int fd, const struct sockaddr *addr, socklen_t len)
     struct run_addr local;
     char text[ADDR_TEXT_LEN];
 
+    fresh_bind(fd);
     if (preload_config()->allow_direct || !addr_parse(addr, len, &local, NULL) || local.port == 0 ||
         addr_is_loopback(&local) || !is_inet(fd) || is_stream(fd)) {
         return real_as_hook(bind)(fd, addr, len);

@@ -23,7 +23,6 @@
 #include "preload/addr.h"
 #include "preload/config.h"
 #include "preload/epoll.h"
-#include "preload/fresh.h"
 #include "preload/share.h"
 #include "preload/slots.h"
 #include "preload/sys.h"
@@ -31,6 +30,9 @@
 #include "run/addr.h"
 #include "run/handshake.h"
 
+#ifndef SO_PEEK_OFF
+#define SO_PEEK_OFF 42
+#endif
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
 #endif
@@ -70,16 +72,6 @@ static bool is_timeless(int fd)
     return true;
 }
 
-/* Nothing was set that would come between us and the proxy. */
-static bool is_plain(int fd)
-{
-    if (sys_get_int(fd, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP) {
-        return false;
-    }
-    return fresh_is(fd) || (is_timeless(fd) && sys_get_int(fd, SOL_SOCKET, SO_RCVLOWAT) == 1 &&
-                            sys_get_int(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT) <= 0);
-}
-
 /* bind(2) has not been called. Its address is meant for the way to the destination. */
 static bool is_unbound(int fd)
 {
@@ -89,6 +81,14 @@ static bool is_unbound(int fd)
 
     return sys_getsockname(fd, &name, &len) == 0 && addr_parse(&name, len, &addr, NULL) && addr.port == 0 &&
            addr_is_wildcard(&addr);
+}
+
+/* Nothing was set that would come between us and the proxy: as fresh.h remembers it of sockets that it knows. */
+static bool is_plain(int fd)
+{
+    return sys_get_int(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP && is_timeless(fd) &&
+           sys_get_int(fd, SOL_SOCKET, SO_RCVLOWAT) == 1 && sys_get_int(fd, SOL_SOCKET, SO_PEEK_OFF) < 0 &&
+           sys_get_int(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT) <= 0 && is_unbound(fd);
 }
 
 static bool is_in_namespace(int fd, uint64_t namespace)
@@ -115,14 +115,14 @@ static bool find_proxy(struct trip *trip)
     return true;
 }
 
-static bool may_go(struct trip *trip)
+static bool may_go(struct trip *trip, bool is_known_plain)
 {
     trip->share = share_get();
     if (trip->share == NULL || trip->destination->port == 0 || trip->destination->port == ADDR_DNS_PORT ||
         !run_share_route(trip->share, &trip->route)) {
         return false;
     }
-    return is_plain(trip->fd) && is_unbound(trip->fd) && is_in_namespace(trip->fd, trip->route.namespace) &&
+    return (is_known_plain || is_plain(trip->fd)) && is_in_namespace(trip->fd, trip->route.namespace) &&
            find_proxy(trip) && (!trip->is_non_blocking || run_share_is_patient(trip->share));
 }
 
@@ -390,18 +390,21 @@ static enum shortcut go(struct trip *trip, int *result)
     return settle(trip, hear(trip), result);
 }
 
-enum shortcut shortcut_try(int fd, int domain, const struct run_addr *destination, bool is_non_blocking, int *result)
+enum shortcut shortcut_try(const struct shortcut_start *start, int *result)
 {
-    struct trip trip = {.fd = fd, .domain = domain, .is_non_blocking = is_non_blocking, .destination = destination};
+    struct trip trip = {.fd = start->fd,
+                        .domain = start->domain,
+                        .is_non_blocking = start->is_non_blocking,
+                        .destination = start->destination};
     struct epoll_move moves[EPOLL_MOVES_MAX];
     enum shortcut shortcut;
     size_t count;
 
-    if (!may_go(&trip)) {
+    if (!may_go(&trip, start->is_plain)) {
         return SHORTCUT_NONE;
     }
     trip.started_ms = preload_config()->verbose ? now_ms() : 0;
-    count = epoll_take_out(fd, moves, EPOLL_MOVES_MAX);
+    count = epoll_take_out(trip.fd, moves, EPOLL_MOVES_MAX);
     shortcut = go(&trip, result);
     epoll_put_back(moves, count);
     return shortcut;

@@ -17,8 +17,15 @@ enum shortcut {
     SHORTCUT_ASKED /* the proxy has the request, and takes its time over it: see RUN_CONNECT_ASKED */
 };
 
-/* For a TCP socket of `domain` that is not connected. Signals must be held back. */
-enum shortcut shortcut_try(int fd, int domain, const struct run_addr *destination, bool is_non_blocking, int *result);
+struct shortcut_start {
+    int fd, domain; /* a stream socket of this domain that is not connected */
+    bool is_plain;  /* see struct fresh; else it is looked at */
+    bool is_non_blocking;
+    const struct run_addr *destination;
+};
+
+/* Signals must be held back. */
+enum shortcut shortcut_try(const struct shortcut_start *start, int *result);
 
 /* The reply has come after all, with RUN_VERDICT_OWN. */
 void shortcut_accept(int fd, int domain, const struct run_addr *destination, const struct run_addr *local);

@@ -220,7 +220,7 @@ PRELOAD_HOOK(int, setsockopt, int fd, int level, int name, const void *value, so
 {
     struct slot slot;
 
-    fresh_touch(fd);
+    fresh_touch(fd, level, name);
     if (is_membership(level, name) && !preload_config()->allow_direct) {
         talk_note(RUN_NOTE_REFUSED, "join a multicast group: refused");
         return fail(ENODEV);
