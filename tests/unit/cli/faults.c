@@ -187,7 +187,7 @@ static void answer(int fd, enum faults_manner manner)
 static int echo(int fd)
 {
     const struct linger reset = {1, 0};
-    char buf[2048];
+    static char buf[2048]; /* one thread has it */
     ssize_t n;
 
     while ((n = __real_recv(fd, buf, sizeof buf, 0)) > 0) {
