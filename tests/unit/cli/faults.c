@@ -93,6 +93,13 @@ ssize_t __wrap_recv(int fd, void *buf, size_t size, int flags)
     return fails("recv") ? -1 : __real_recv(fd, buf, size, flags);
 }
 
+/* What recv(2) is called in builds with _FORTIFY_SOURCE. */
+ssize_t __wrap___recv_chk(int fd, void *buf, size_t size, size_t room, int flags);
+ssize_t __wrap___recv_chk(int fd, void *buf, size_t size, size_t room, int flags)
+{
+    return size > room ? -1 : __wrap_recv(fd, buf, size, flags);
+}
+
 ssize_t __wrap_send(int fd, const void *buf, size_t size, int flags);
 ssize_t __wrap_send(int fd, const void *buf, size_t size, int flags)
 {

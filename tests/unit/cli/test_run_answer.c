@@ -77,6 +77,13 @@ ssize_t __wrap_recv(int fd, void *buf, size_t size, int flags)
     return recv_error != 0 ? -1 : __real_recv(fd, buf, size - 1, flags);
 }
 
+/* What recv(2) is called in builds with _FORTIFY_SOURCE. */
+ssize_t __wrap___recv_chk(int fd, void *buf, size_t size, size_t room, int flags);
+ssize_t __wrap___recv_chk(int fd, void *buf, size_t size, size_t room, int flags)
+{
+    return size > room ? -1 : __wrap_recv(fd, buf, size, flags);
+}
+
 /* --- a program's socket that is connected to a proxy --- */
 
 struct rig {
