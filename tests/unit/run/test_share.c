@@ -5,6 +5,7 @@
 #include "run/share.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -602,6 +603,162 @@ static void test_a_set_of_dead_writers_takes_nothing_more(void **state)
     }
 }
 
+/* --- tokens --- */
+
+/* The next token is this one; whether its taker is to tell the helper. */
+static bool expect_token(uint32_t want)
+{
+    uint32_t token = ~want;
+    bool is_low;
+
+    assert_true(run_share_take_token(share, &token, &is_low));
+    assert_int_equal(token, want);
+    return is_low;
+}
+
+static void expect_no_token(void)
+{
+    uint32_t token = 4711;
+    bool is_low = true;
+
+    assert_int_equal(run_share_tokens_left(share), 0);
+    assert_false(run_share_take_token(share, &token, &is_low));
+    assert_int_equal(token, 4711);
+    assert_false(is_low);
+}
+
+static void test_tokens_are_given_out_in_order_and_once(void **state)
+{
+    static const uint32_t firsts[] = {0, 1, 0x7ffffff0u, 0xffffffe0u}; /* and around the end */
+
+    (void)state;
+    expect_no_token();
+    for (size_t i = 0; i < sizeof firsts / sizeof firsts[0]; i++) {
+        run_share_put_tokens(share, firsts[i], 64);
+        for (uint32_t j = 0; j < 64; j++) {
+            assert_int_equal(run_share_tokens_left(share), 64 - j);
+            (void)expect_token(firsts[i] + j);
+        }
+        expect_no_token();
+    }
+}
+
+static void test_tokens_behind_those_that_are_left_join_them(void **state)
+{
+    (void)state;
+    run_share_put_tokens(share, 100, 3);
+    (void)expect_token(100);
+    run_share_put_tokens(share, 103, 2);
+    assert_int_equal(run_share_tokens_left(share), 4);
+    run_share_put_tokens(share, 105, 1);
+    for (uint32_t token = 101; token < 106; token++) {
+        (void)expect_token(token);
+    }
+    expect_no_token();
+
+    run_share_put_tokens(share, UINT32_MAX - 1, 2); /* the next one is 0 */
+    run_share_put_tokens(share, 0, 2);
+    assert_int_equal(run_share_tokens_left(share), 4);
+    (void)expect_token(UINT32_MAX - 1);
+    (void)expect_token(UINT32_MAX);
+    (void)expect_token(0);
+    (void)expect_token(1);
+    expect_no_token();
+}
+
+static void test_other_tokens_take_the_place_of_those_that_are_left(void **state)
+{
+    static const uint32_t others[] = {104, 102, 101, 99, 0}; /* 103 would be next */
+
+    (void)state;
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        run_share_put_tokens(share, 100, 3);
+        run_share_put_tokens(share, others[i], 2);
+        assert_int_equal(run_share_tokens_left(share), 2);
+        (void)expect_token(others[i]);
+        (void)expect_token(others[i] + 1);
+        expect_no_token();
+    }
+    run_share_put_tokens(share, 100, 1);
+    (void)expect_token(100);
+    run_share_put_tokens(share, 101, 1); /* there is nothing any more that it could follow */
+    (void)expect_token(101);
+    expect_no_token();
+}
+
+static void test_who_takes_one_of_the_last_is_told(void **state)
+{
+    (void)state;
+    run_share_put_tokens(share, 7, 40);
+    for (uint32_t left = 40; left-- > 0;) {
+        assert_int_equal(expect_token(46 - left), left == RUN_SHARE_TOKENS_LOW || left == 0);
+    }
+    for (unsigned count = 1; count <= RUN_SHARE_TOKENS_LOW;
+         count++) { /* few from the beginning: only the last one tells */
+        run_share_put_tokens(share, 1000, count);
+        for (uint32_t i = 0; i < count; i++) {
+            assert_int_equal(expect_token(1000 + i), i + 1 == count);
+        }
+    }
+}
+
+static void test_tokens_that_are_left_can_be_taken_back(void **state)
+{
+    uint32_t first = 0;
+
+    (void)state;
+    assert_int_equal(run_share_take_tokens_back(share, &first), 0);
+    run_share_put_tokens(share, 500, 20);
+    (void)expect_token(500);
+    (void)expect_token(501);
+    assert_int_equal(run_share_take_tokens_back(share, &first), 18);
+    assert_int_equal(first, 502);
+    expect_no_token();
+    assert_int_equal(run_share_take_tokens_back(share, &first), 0);
+    run_share_put_tokens(share, 502, 18); /* and be lent again */
+    (void)expect_token(502);
+}
+
+static void test_tokens_go_with_their_route(void **state)
+{
+    uint32_t base, size;
+
+    (void)state;
+    publish(1);
+    run_share_put_tokens(share, 500, 20);
+    run_share_tell_window(share, 500, 4096);
+    publish(2);
+    expect_no_token();
+    assert_false(run_share_take_window(share, &base, &size));
+    run_share_put_tokens(share, 600, 20); /* of the new one */
+    (void)expect_token(600);
+    run_share_doubt(share, expect_route(2));
+    publish(2);
+    expect_no_token();
+}
+
+static void test_a_window_is_taken_once_and_the_last_one_counts(void **state)
+{
+    uint32_t base, size;
+
+    (void)state;
+    assert_false(run_share_take_window(share, &base, &size));
+    run_share_tell_window(share, 0xfffffff0u, 4096);
+    assert_true(run_share_take_window(share, &base, &size));
+    assert_int_equal(base, 0xfffffff0u);
+    assert_int_equal(size, 4096);
+    assert_false(run_share_take_window(share, &base, &size));
+    run_share_tell_window(share, 1, 2);
+    run_share_tell_window(share, 0, UINT32_MAX);
+    assert_true(run_share_take_window(share, &base, &size));
+    assert_int_equal(base, 0);
+    assert_int_equal(size, UINT32_MAX);
+    assert_false(run_share_take_window(share, &base, &size));
+    run_share_tell_window(share, 77, 0); /* that is none */
+    assert_false(run_share_take_window(share, &base, &size));
+    assert_false(run_share_take_window(share, &base, &size));
+}
+
 /* --- hints --- */
 
 /* How many calls go without waiting before one is patient. */
@@ -699,6 +856,23 @@ static void test_ipv6_garbage_is_no_news(void **state)
 
 /* --- everything at once --- */
 
+/* Whatever is there: one less after one was taken, and what is put is there. */
+static void use_tokens(uint32_t first)
+{
+    unsigned left = run_share_tokens_left(share);
+    uint32_t token, base, size;
+    bool is_low;
+
+    assert_int_equal(run_share_take_token(share, &token, &is_low), left > 0);
+    left -= left > 0;
+    assert_int_equal(run_share_tokens_left(share), left);
+    assert_int_equal(run_share_take_tokens_back(share, &token), left);
+    run_share_put_tokens(share, first, 1);
+    assert_int_equal(run_share_tokens_left(share), 1);
+    (void)run_share_take_window(share, &base, &size);
+    assert_false(run_share_take_window(share, &base, &size));
+}
+
 static void test_random_memory_does_no_harm(void **state)
 {
     uint32_t random = 1;
@@ -723,8 +897,10 @@ static void test_random_memory_does_no_harm(void **state)
             (void)run_share_is_patient(share);
             run_share_was_quick(share, cookie % 2 == 0);
             (void)run_share_take_ipv6(share);
+            use_tokens((uint32_t)cookie);
             run_share_doubt(share, cookie);
             publish(cookie);
+            expect_no_token();
         }
         run_share_withdraw(share);
         expect_no_route();
@@ -905,6 +1081,147 @@ static void test_processes_read_what_is_whole(void **state)
     end_hammering();
 }
 
+/* Those who take tokens while one puts others. Each one may be taken once. */
+#define TAKERS 4u
+#define BLOCKS 32768u
+#define BLOCK_LEN 4u
+#define TOKENS (BLOCKS * BLOCK_LEN)
+#define FIRST_TOKEN 0xffff0000u /* they go round */
+
+struct purse {
+    atomic_uint is_over;
+    atomic_uint wrong; /* tokens that were not put, or taken twice */
+    atomic_uint told;  /* takers that were told that there are few */
+    atomic_uchar spent[TOKENS];
+};
+
+static struct purse *purse;
+
+static void spend(uint32_t token)
+{
+    uint32_t place = token - FIRST_TOKEN;
+
+    if (place >= TOKENS || atomic_fetch_add_explicit(&purse->spent[place], 1, memory_order_relaxed) != 0) {
+        atomic_fetch_add(&purse->wrong, 1);
+    }
+}
+
+static void *take_tokens(void *arg)
+{
+    bool goes_on;
+
+    (void)arg;
+    do {
+        uint32_t token;
+        bool is_low;
+
+        goes_on = atomic_load(&purse->is_over) == 0;
+        while (run_share_take_token(share, &token, &is_low)) {
+            spend(token);
+            atomic_fetch_add_explicit(&purse->told, is_low, memory_order_relaxed);
+        }
+        (void)sched_yield();
+    } while (goes_on);
+    return NULL;
+}
+
+/* While there are many it waits; more so before it replaces them. */
+static void wait_until_used(bool is_next)
+{
+    while (run_share_tokens_left(share) > (is_next ? 100 * BLOCK_LEN : RUN_SHARE_TOKENS_LOW)) {
+        (void)sched_yield();
+    }
+}
+
+static void take_back(void)
+{
+    uint32_t first;
+    unsigned count = run_share_take_tokens_back(share, &first);
+
+    for (unsigned i = 0; i < count; i++) {
+        spend(first + i);
+    }
+}
+
+/* Most blocks follow the one before, so that they are put while others are taken; some do not. */
+static void put_tokens(void)
+{
+    uint32_t last = BLOCKS;
+
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        uint32_t block = i ^ (i % 64 < 60 ? 0 : 1);
+
+        wait_until_used(block == last + 1);
+        if (i % 256 == 0) {
+            take_back();
+        }
+        run_share_put_tokens(share, FIRST_TOKEN + block * BLOCK_LEN, BLOCK_LEN);
+        last = block;
+    }
+    atomic_store(&purse->is_over, 1);
+}
+
+static void open_purse(void)
+{
+    purse = mmap(NULL, sizeof *purse, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(purse != MAP_FAILED);
+}
+
+static void close_purse(void)
+{
+    unsigned spent = 0;
+
+    expect_no_token();
+    assert_int_equal(atomic_load(&purse->wrong), 0);
+    for (size_t i = 0; i < TOKENS; i++) {
+        spent += atomic_load(&purse->spent[i]);
+    }
+    assert_true(spent <= TOKENS);
+    assert_true(spent >= TOKENS - BLOCKS / 64 * 4 * RUN_SHARE_TOKENS_LOW); /* the rest was replaced */
+    assert_true(atomic_load(&purse->told) > 0);
+    assert_int_equal(munmap(purse, sizeof *purse), 0);
+}
+
+static void test_threads_take_no_token_twice(void **state)
+{
+    pthread_t threads[TAKERS];
+
+    (void)state;
+    open_purse();
+    for (size_t i = 0; i < TAKERS; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, take_tokens, NULL), 0);
+    }
+    put_tokens();
+    for (size_t i = 0; i < TAKERS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
+    close_purse();
+}
+
+static void test_processes_take_no_token_twice(void **state)
+{
+    pid_t children[TAKERS];
+
+    (void)state;
+    open_purse();
+    for (size_t i = 0; i < TAKERS; i++) {
+        children[i] = fork();
+        assert_true(children[i] >= 0);
+        if (children[i] == 0) {
+            (void)take_tokens(NULL);
+            _exit(0);
+        }
+    }
+    put_tokens();
+    for (size_t i = 0; i < TAKERS; i++) {
+        int status;
+
+        assert_int_equal(waitpid(children[i], &status, 0), children[i]);
+        assert_int_equal(status, 0);
+    }
+    close_purse();
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -930,6 +1247,13 @@ int main(void)
         TEST(test_processors_do_not_drive_each_other_out),
         TEST(test_an_entry_of_a_dead_writer_is_passed_over),
         TEST(test_a_set_of_dead_writers_takes_nothing_more),
+        TEST(test_tokens_are_given_out_in_order_and_once),
+        TEST(test_tokens_behind_those_that_are_left_join_them),
+        TEST(test_other_tokens_take_the_place_of_those_that_are_left),
+        TEST(test_who_takes_one_of_the_last_is_told),
+        TEST(test_tokens_that_are_left_can_be_taken_back),
+        TEST(test_tokens_go_with_their_route),
+        TEST(test_a_window_is_taken_once_and_the_last_one_counts),
         TEST(test_patience_halves_with_each_miss_and_comes_back_at_once),
         TEST(test_damaged_patience_comes_back),
         TEST(test_ipv6_news_is_taken_once_and_the_last_one_counts),
@@ -937,6 +1261,8 @@ int main(void)
         TEST(test_random_memory_does_no_harm),
         TEST(test_threads_read_what_is_whole),
         TEST(test_processes_read_what_is_whole),
+        TEST(test_threads_take_no_token_twice),
+        TEST(test_processes_take_no_token_twice),
     };
 #undef TEST
 
