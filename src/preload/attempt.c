@@ -19,6 +19,7 @@
 
 #include "preload/adopt.h"
 #include "preload/async.h"
+#include "preload/epoll.h"
 #include "preload/options.h"
 #include "preload/shortcut.h"
 #include "preload/slots.h"
@@ -35,6 +36,7 @@ struct attempt {
     bool has_become; /* another socket has taken the place of `fd` */
     uint32_t pad_len;
     const struct run_addr *destination;
+    const struct shortcut_watch *watch;
     struct signals before; /* while `are_signals_held` */
     bool are_signals_held;
     struct run_connected answer;
@@ -96,9 +98,12 @@ static int receive(struct attempt *attempt)
     return status != 0 ? -ENETUNREACH : (size_t)len != sizeof attempt->answer ? -EPROTO : 0;
 }
 
-static void close_cancelled(void *talk)
+static void give_up_cancelled(void *cancelled)
 {
-    sys_close(*(int *)talk);
+    const struct attempt *attempt = cancelled;
+
+    sys_close(attempt->talk);
+    epoll_put_back(attempt->watch->moves, attempt->watch->count);
 }
 
 /* The point of cancellation. 0 as soon as there is something to read or the helper has gone; -EINTR or -EAGAIN. */
@@ -109,7 +114,7 @@ static int wait_cancellably(struct attempt *attempt)
     int rc;
 
     (void)sys_getsockopt(attempt->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &len);
-    pthread_cleanup_push(close_cancelled, &attempt->talk);
+    pthread_cleanup_push(give_up_cancelled, attempt);
     rc = signals_wait(attempt->talk, POLLIN, &limit, &attempt->before);
     pthread_cleanup_pop(0);
     return rc;
@@ -291,7 +296,8 @@ int attempt_connect(const struct attempt_start *start, bool *is_direct)
                               .before = start->before,
                               .are_signals_held = !start->is_non_blocking,
                               .is_asked = start->is_asked,
-                              .destination = start->destination};
+                              .destination = start->destination,
+                              .watch = start->watch};
     int rc, interrupted = 0;
 
     *is_direct = false;

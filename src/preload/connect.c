@@ -17,6 +17,7 @@
 #include "preload/adopt.h"
 #include "preload/attempt.h"
 #include "preload/config.h"
+#include "preload/epoll.h"
 #include "preload/export.h"
 #include "preload/fresh.h"
 #include "preload/options.h"
@@ -167,6 +168,7 @@ static int connect_by_proxy(struct attempt_start *start, bool is_plain, bool *is
                                          .is_plain = is_plain,
                                          .is_non_blocking = start->is_non_blocking,
                                          .destination = start->destination};
+    struct shortcut_watch watch;
     enum shortcut shortcut;
     int result = 0;
 
@@ -175,7 +177,7 @@ static int connect_by_proxy(struct attempt_start *start, bool is_plain, bool *is
         pthread_testcancel();
     }
     signals_hold(&start->before);
-    shortcut = shortcut_try(&first, &result);
+    shortcut = shortcut_try(&first, &result, &watch);
     if (shortcut == SHORTCUT_DONE || start->is_non_blocking) {
         signals_release(&start->before);
     }
@@ -183,7 +185,10 @@ static int connect_by_proxy(struct attempt_start *start, bool is_plain, bool *is
         return result;
     }
     start->is_asked = shortcut == SHORTCUT_ASKED;
-    return attempt_connect(start, is_direct);
+    start->watch = &watch;
+    result = attempt_connect(start, is_direct);
+    epoll_put_back(watch.moves, watch.count);
+    return result;
 }
 
 /* A call of connect(2). */

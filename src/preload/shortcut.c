@@ -390,22 +390,24 @@ static enum shortcut go(struct trip *trip, int *result)
     return settle(trip, hear(trip), result);
 }
 
-enum shortcut shortcut_try(const struct shortcut_start *start, int *result)
+enum shortcut shortcut_try(const struct shortcut_start *start, int *result, struct shortcut_watch *watch)
 {
     struct trip trip = {.fd = start->fd,
                         .domain = start->domain,
                         .is_non_blocking = start->is_non_blocking,
                         .destination = start->destination};
-    struct epoll_move moves[EPOLL_MOVES_MAX];
     enum shortcut shortcut;
-    size_t count;
 
+    watch->count = 0;
     if (!may_go(&trip, start->is_plain)) {
         return SHORTCUT_NONE;
     }
     trip.started_ms = preload_config()->verbose ? now_ms() : 0;
-    count = epoll_take_out(trip.fd, moves, EPOLL_MOVES_MAX);
+    watch->count = epoll_take_out(trip.fd, watch->moves, EPOLL_MOVES_MAX);
     shortcut = go(&trip, result);
-    epoll_put_back(moves, count);
+    if (shortcut != SHORTCUT_ASKED) {
+        epoll_put_back(watch->moves, watch->count);
+        watch->count = 0;
+    }
     return shortcut;
 }

@@ -6,9 +6,11 @@
 #define PRELOAD_SHORTCUT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include <socks6/types.h>
 
+#include "preload/epoll.h"
 #include "run/protocol.h"
 
 enum shortcut {
@@ -24,8 +26,17 @@ struct shortcut_start {
     const struct run_addr *destination;
 };
 
-/* Signals must be held back. */
-enum shortcut shortcut_try(const struct shortcut_start *start, int *result);
+/* The socket's registrations in epoll(7), which are not to tell of it as long as it is connected to the proxy and no further. */
+struct shortcut_watch {
+    size_t count;
+    struct epoll_move moves[EPOLL_MOVES_MAX];
+};
+
+/*
+ * Signals must be held back. After ASKED what is in `watch` is to be put back when
+ * the helper has answered; else there is nothing in it.
+ */
+enum shortcut shortcut_try(const struct shortcut_start *start, int *result, struct shortcut_watch *watch);
 
 /* The reply has come after all, with RUN_VERDICT_OWN. */
 void shortcut_accept(int fd, int domain, const struct run_addr *destination, const struct run_addr *local);
