@@ -124,9 +124,9 @@ def fake(world):
 # When it is taken -----------------------------------------------------------------------------------------------------
 
 def test_third_connection_is_the_programs_own_socket(world, trace):
-    """The first one tells the helper how near the proxy is, the second that it is without TCP Fast Open."""
+    """The first one tells the helper how near the proxy is, the second one whether it may say something with TCP Fast Open."""
     code = HERE + """
-for number in range(4):
+for number in range(5):
     sock, how = go(SERVER, ECHO)
     echoes(sock)
     say(how, sock.family.name, sock.getpeername() == (SERVER, ECHO), raw_peer(sock) == (PROXY, PROXY_PORT), *sock.getsockname())
@@ -135,7 +135,7 @@ for number in range(4):
     lines = output(world.run(*PYTHON, code, env=trace.env))
     ports = [port for host, port in world.echo.peers[before:] if host == run_world.PROXY_OUT]
     assert lines == [f"{how} AF_INET True True {run_world.PROXY_OUT} {port}"
-                     for how, port in zip(["handed over", "handed over", "own", "own"], ports, strict=True)]
+                     for how, port in zip(["handed over"] * 2 + ["own"] * 3, ports, strict=True)]
 
 
 def test_all_programs_of_the_tree_know_it(world, trace):
@@ -286,6 +286,39 @@ def one(number):
 """ + UNTIL_OWN
     done = world.run(*PYTHON, code, env=trace.env)
     assert output(done) == ["own"], done
+
+
+def test_epoll_in_another_thread(world, trace, fake):
+    """Which waits all the time, while the reply comes in pieces: it hears of the connection when it is one."""
+    fake.plans[GOOD + 1] = one_by_one(YES)
+    code = HERE + f"""
+import threading
+learn(SERVER, {GOOD})
+ALL = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+for number in range(10):
+    sock = socket.socket()
+    sock.setblocking(number % 2 == 0)
+    seen, is_connected = [], threading.Event()
+    with select.epoll() as edge:
+        def watch():
+            while not seen or not seen[-1][0] & select.EPOLLIN:
+                for _, events in edge.poll(30):
+                    seen.append((events, sock.getpeername()))
+                    is_connected.set()
+        edge.register(sock, ALL)
+        edge.poll(0)  # of the socket that is not connected
+        thread = threading.Thread(target=watch)
+        thread.start()
+        assert connect(sock, SERVER, {GOOD + 1}) == ("0" if sock.getblocking() else "EINPROGRESS")
+        wait(sock)
+        assert is_connected.wait(30)
+        assert set(seen) == {{(select.EPOLLOUT, (SERVER, {GOOD + 1}))}}, seen  # a stream may say so more than once
+        sock.sendall(b"x")
+        thread.join()
+say("done")
+"""
+    done = world.run(*PYTHON, code, url=fake.url, env=trace.env)
+    assert output(done) == ["done"], done
 
 
 def test_asyncio(world, trace):
@@ -516,6 +549,29 @@ say("done")
     assert one.end()[0] == 0
     # One that comes after all, in the moment between the last look and the sleep, is too early as with every call that blocks.
     assert again <= 2
+
+
+def test_signal_that_restarts_in_the_first_moments(running, fake):
+    def kills(sock, request):
+        os.kill(pid, signal.SIGUSR2)
+        wait_until(lambda: sockets_of(pid) > before, "the library to ask the helper")
+        yes(sock, request)
+    fake.plans[GOOD + 1] = kills
+    code = LATE + """
+count = 0
+def handler(*_):
+    global count
+    count += 1
+signal.signal(signal.SIGUSR2, handler)
+signal.siginterrupt(signal.SIGUSR2, False)
+say(connect(sock, SERVER, LATE), count, way(sock, before))
+""" + ANSWERED
+    one = running(*PYTHON, code, url=fake.url)
+    pid = int(one.line())
+    before = sockets_of(pid)
+    one.say()
+    assert (one.line(), one.line()) == ("0 1 own", "answered")
+    assert one.end()[0] == 0 and fake.count(GOOD + 1) == 1
 
 
 def test_signal_ends_a_program_that_connects(world, trace):
@@ -783,8 +839,15 @@ echoes(other)
         assert one.end() == (0, "", "")
 
 
-def test_proxy_that_never_answers(world, trace, fake):
-    fake.plans[GOOD + 1] = lambda sock, _: sock.recv(1)
+def test_proxy_that_never_answers(running, fake):
+    """It sees the end when the time is up."""
+    ended = threading.Semaphore(0)
+
+    def waits(sock, _):
+        with contextlib.suppress(ConnectionResetError):
+            assert sock.recv(1) == b""
+        ended.release()
+    fake.plans[GOOD + 1] = waits
     code = HERE + f"""
 learn(SERVER, {GOOD})
 sock, other = socket.socket(), socket.socket()
@@ -792,13 +855,17 @@ other.setblocking(False)
 say(connect(other, SERVER, {GOOD + 1}), connect(sock, SERVER, {GOOD + 1}))
 wait(other)
 say(error_of(other))
-sock, how = go(SERVER, {GOOD})
-echoes(sock)
+new, how = go(SERVER, {GOOD})
+echoes(new)
 say(how)
+on_line()
 """
-    done = world.run(*PYTHON, code, url=fake.url, options=["-w", "1"], env=trace.env)
-    assert output(done) == ["EINPROGRESS ETIMEDOUT", "ETIMEDOUT", "own"], done
-    assert fake.count(GOOD + 1) == 2
+    one = running(*PYTHON, code, url=fake.url, options=["-w", "1"])
+    assert [one.line() for _ in range(3)] == ["EINPROGRESS ETIMEDOUT", "ETIMEDOUT", "own"]
+    for _ in range(2):
+        assert ended.acquire(timeout=DEADLINE)
+    one.say()
+    assert one.end()[0] == 0 and fake.count(GOOD + 1) == 2
 
 
 @pytest.mark.parametrize("waits", ["blocking", "non-blocking"])
@@ -921,13 +988,13 @@ for _ in range(2):
     assert one.end() == (0, "", "")
 
 
-def test_never_without_a_session(world, trace, tmp_path):
-    with another_daemon(world, auth=Users(tmp_path, alice="hunter2").auth()) as daemon:
-        url = world.url("alice:hunter2@", daemon.addr[1])
-        done = world.run(*PYTHON, SOME, url=url, options=["--no-session"], env=trace.env)
+def test_never_without_a_session(world, trace):
+    """Each connection is one request, with the password."""
+    with world.proxy.call(lambda: SessionProxy6({"alice": "hunter2"}, host=run_world.PROXY,
+                                                destination=(run_world.SERVER, run_world.ECHO))) as proxy:
+        done = world.run(*PYTHON, SOME, url=proxy.url("alice:hunter2@"), options=["--no-session"], env=trace.env)
         assert output(done) == ["handed over"], done
-        done = world.run(*PYTHON, SOME, url=url, env=trace.env)
-        assert output(done) == ["handed over own"], done
+    assert [request.credentials() for request in proxy.requests] == [("alice", "hunter2")] * 4
 
 
 def test_never_over_tls(world, trace, tmp_path):
@@ -1074,6 +1141,7 @@ say(how, sock.family.name, sock.getpeername()[:2] == ("::ffff:" + SERVER, ECHO),
 sock, how = go(SERVER6, ECHO, socket.AF_INET6, lambda sock: sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1))
 echoes(sock)
 say(how != "own", sock.getpeername()[:2] == (SERVER6, ECHO), sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+assert go(SERVER, ECHO)[1] == "own"  # nothing was wrong with the way itself
 sock = socket.socket(socket.AF_INET6)
 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 say(connect(sock, "::ffff:" + SERVER, ECHO))
@@ -1313,3 +1381,4 @@ say(ended.count(10) >= 50, open_files() - before)
 """
     done = world.run(*PYTHON, code, env=trace.env)
     assert output(done) == ["True 0"] and not done.stderr, done
+
