@@ -1381,4 +1381,3 @@ say(ended.count(10) >= 50, open_files() - before)
 """
     done = world.run(*PYTHON, code, env=trace.env)
     assert output(done) == ["True 0"] and not done.stderr, done
-
