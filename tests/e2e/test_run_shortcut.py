@@ -1172,6 +1172,183 @@ for _ in range(2):
     assert output(done) == ["own True True"] * 2 + ["stream True True"] * 2, done
 
 
+# TCP Fast Open --------------------------------------------------------------------------------------------------------
+
+TOKEN, SESSION_ID = 13, 6
+
+
+class SynProxy(SessionProxy6):
+    """Takes requests out of SYNs. Its requests say themselves what they are."""
+
+    def __init__(self, **more):
+        super().__init__(host=run_world.PROXY, destination=(run_world.SERVER, run_world.ECHO), **more)
+        self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 512)
+
+    def tokens(self):
+        return [dict(request.options)[TOKEN] for request in self.requests if TOKEN in dict(request.options)]
+
+    def begun_by_programs(self):
+        """Those with a session and a token, and nothing else."""
+        return [request for request in self.requests if sorted(kind for kind, _ in request.options) == [SESSION_ID, TOKEN]]
+
+
+@pytest.fixture
+def fast_open(world):
+    spaces = (world.client, world.proxy)
+    for space in spaces:
+        space.sysctl(net__ipv4__tcp_fastopen=3, net__ipv4__tcp_fastopen_blackhole_timeout_sec=0)
+        space.ip("tcp_metrics flush all")
+    yield
+    for space in spaces:
+        space.sysctl(net__ipv4__tcp_fastopen=1)
+        space.ip("tcp_metrics flush all")
+
+
+def syn_proxy(world, **more):
+    return world.proxy.call(lambda: SynProxy(**more))
+
+
+def test_fast_open_spends_a_token_for_each(world, trace, fast_open):
+    """One round trip, for those that wait and those that do not."""
+    code = LEARN + """
+sock, how = go(SERVER, ECHO)
+echoes(sock)
+assert way(sock, 0) != "direct" and sock.getpeername() == (SERVER, ECHO) and connect(sock, SERVER, ECHO) == "EISCONN"
+say(how)
+def one(number):
+    sock = socket.socket()
+    sock.setblocking(False)
+    before = cookie(sock)
+    assert connect(sock, SERVER, ECHO) == "EINPROGRESS"
+    assert wait(sock, select.POLLIN | select.POLLOUT | select.POLLRDHUP) == select.POLLOUT
+    assert error_of(sock) == "0" and sock.getpeername() == (SERVER, ECHO)
+    how = way(sock, before)
+    again = connect(sock, SERVER, ECHO), connect(sock, SERVER, ECHO)
+    assert again == ("0", "EISCONN"), (how, again)
+    echoes(sock)
+    return how
+""" + UNTIL_OWN
+    with syn_proxy(world) as proxy:
+        done = world.run(*PYTHON, code, url=proxy.url(), options=["-v"], env=trace.env)
+    assert output(done) == ["own", "own"], done
+    tokens = proxy.tokens()
+    assert len(set(tokens)) == len(tokens) and proxy.rejected == proxy.invalid == 0
+    assert len(proxy.begun_by_programs()) >= 3
+    said = [line for line in done.stderr.decode().splitlines() if ": connected, " in line]
+    assert len(said) == len(proxy.requests)
+    assert any(", 1 round trip," in line for line in said[2:]) and not any(", 2 round trips," in line for line in said[2:]), said
+
+
+def test_fast_open_of_the_daemon(world, trace, fast_open):
+    with another_daemon(world, listener={"open": True}) as daemon:
+        done = world.run(*PYTHON, LEARN + SOME.replace(HERE, ""), url=world.url(port=daemon.addr[1]), options=["-v"], env=trace.env)
+    assert output(done) == ["own"], done
+    assert done.stderr.count(b"connected, 1 round trip,") >= 4, done
+
+
+def test_fast_open_with_many_at_once(world, trace, fast_open):
+    """No token is taken twice, in threads or processes; and there are always more."""
+    code = LEARN + """
+import threading
+start, ways = threading.Barrier(50), []
+def one(number):
+    start.wait()
+    for _ in range(8):
+        sock, how = go(SERVER, ECHO)
+        echoes(sock)
+        sock.close()
+        ways.append(how)
+def many():
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(50)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    assert len(ways) == 400 and set(ways) <= {"own", "handed over"} and ways.count("own") > 10, ways
+child = os.fork()
+many()
+if child == 0: os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+say("done")
+"""
+    with syn_proxy(world) as proxy:
+        done = world.run(*PYTHON, code, url=proxy.url(), env=trace.env)
+    assert output(done) == ["done"] and not done.stderr, done
+    tokens = proxy.tokens()
+    assert len(set(tokens)) == len(tokens) and proxy.rejected == 0, (len(set(tokens)), len(tokens), proxy.rejected)
+    assert proxy.acted == len(proxy.requests) >= 800
+
+
+@pytest.mark.parametrize("window", [1, 3, 0])
+def test_fast_open_with_few_tokens(world, trace, fast_open, window):
+    """A proxy with a small window, or none."""
+    with syn_proxy(world, window=window) as proxy:
+        code = HERE + """
+for number in range(30):
+    sock, how = go(SERVER, ECHO)
+    echoes(sock)
+    assert sock.getpeername() == (SERVER, ECHO)
+say("done")
+"""
+        done = world.run(*PYTHON, code, url=proxy.url(), env=trace.env)
+    assert output(done) == ["done"] and not done.stderr, done
+    tokens = proxy.tokens()
+    assert len(set(tokens)) == len(tokens) and proxy.rejected == 0
+
+
+def test_fast_open_with_a_session_that_is_forgotten(world, running, fast_open):
+    """The tokens go with it."""
+    code = LEARN + """
+say("there")
+for _ in range(3):
+    on_line()
+    sock, how = go(SERVER, ECHO)
+    echoes(sock)
+    sock.close()
+    learn(SERVER, ECHO)
+    say(how)
+"""
+    with syn_proxy(world, users={"alice": "hunter2"}) as proxy:
+        one = running(*PYTHON, code, url=proxy.url("alice:hunter2@"))
+        assert one.line() == "there"
+        for number in range(1, 4):
+            proxy.forget()
+            one.say()
+            assert one.line() == "handed over"
+            assert proxy.invalid >= number
+        assert one.end() == (0, "", "")
+        assert sum(request.credentials() is not None for request in proxy.requests) <= 8
+    assert proxy.rejected == 0
+
+
+def test_fast_open_and_what_goes_wrong(world, running, fast_open):
+    """A proxy that goes; a late one."""
+    code = LEARN + """
+say("there")
+on_line()
+sock = socket.socket()
+say(connect(sock, SERVER, ECHO), error_of(sock), raw_peer(sock))
+sock = socket.socket()
+sock.setblocking(False)
+said = connect(sock, SERVER, ECHO)
+wait(sock)
+say(said, error_of(sock))
+on_line()
+sock, how = go(SERVER, ECHO)
+echoes(sock)
+learn(SERVER, ECHO)
+say(how)
+"""
+    with syn_proxy(world) as proxy:
+        one = running(*PYTHON, code, url=proxy.url())
+        assert one.line() == "there"
+    one.say()
+    assert (one.line(), one.line()) == ("ENETUNREACH 0 None", "EINPROGRESS ENETUNREACH")
+    with syn_proxy(world, port=proxy.port):
+        one.say()
+        assert one.line() == "handed over"
+        status, out, err = one.end()
+    assert (status, out) == (0, "") and err.count("\n") == 1, err
+
+
 # Strangers ------------------------------------------------------------------------------------------------------------
 
 def test_another_network_namespace(world, running):
