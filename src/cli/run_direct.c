@@ -315,7 +315,7 @@ void run_direct_remember(struct run_direct *direct, const struct socks6_addr *ad
     struct remembered *kept = &direct->ring[index];
     unsigned bucket;
 
-    if (addr->type == SOCKS6_ADDR_NAME || is_remembered(direct, addr)) {
+    if (addr->type == SOCKS6_ADDR_NAME || sock_is_loopback(addr) || is_remembered(direct, addr)) {
         return;
     }
     direct->has_remembered = true;

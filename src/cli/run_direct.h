@@ -40,7 +40,7 @@ bool run_direct_has_addr(const struct run_direct *direct, const struct socks6_ad
  */
 bool run_direct_concerns_others(const struct run_direct *direct);
 
-/* Remembers an address of a direct name. */
+/* Remembers an address of a direct name; those of the loopback need not be. */
 void run_direct_remember(struct run_direct *direct, const struct socks6_addr *addr);
 
 #endif

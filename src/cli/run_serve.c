@@ -178,7 +178,9 @@ static void take_direct(struct client *c, const uint8_t *body)
     memcpy(&addr, body, sizeof addr);
     if (run_addr_to_socks(&addr, &direct)) {
         run_direct_remember(connects->direct, &direct);
-        run_shortcut_withdraw(connects->shortcut);
+        if (run_direct_concerns_others(connects->direct)) {
+            run_shortcut_withdraw(connects->shortcut);
+        }
     }
     answer(c, 0, NULL, 0);
 }
