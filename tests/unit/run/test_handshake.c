@@ -47,18 +47,24 @@ static struct run_route route_with(uint32_t session_len)
 }
 
 /* In memory that has no byte more. */
-static size_t request(uint32_t session_len, const struct run_addr *destination, uint8_t out[RUN_REQUEST_MAX])
+static size_t request_with(uint32_t session_len, const struct run_addr *destination, const uint32_t *token,
+                           uint8_t out[RUN_REQUEST_MAX])
 {
     struct run_route route = route_with(session_len);
     uint8_t *exact = malloc(RUN_REQUEST_MAX);
     size_t len;
 
     assert_non_null(exact);
-    len = run_handshake_request(&route, destination, NULL, exact);
+    len = run_handshake_request(&route, destination, token, exact);
     assert_true(len <= RUN_REQUEST_MAX);
     memcpy(out, exact, len);
     free(exact);
     return len;
+}
+
+static size_t request(uint32_t session_len, const struct run_addr *destination, uint8_t out[RUN_REQUEST_MAX])
+{
+    return request_with(session_len, destination, NULL, out);
 }
 
 static void expect_request(uint32_t session_len, const struct run_addr *destination, const uint8_t *want,
@@ -130,6 +136,45 @@ static void test_requests_of_all_lengths_read_back(void **state)
         expect_request_reads_back(session_len, &ipv4, &want_ipv4);
         expect_request_reads_back(session_len, &ipv6, &want_ipv6);
         expect_request_reads_back(session_len, &mapped, &want_mapped);
+    }
+}
+
+/* Behind the session's ID, big-endian. */
+static void test_a_request_spends_its_token(void **state)
+{
+    static const uint8_t want[] = {6, 1, 0,    16,   0x1f, 0x90, 0, 1,  192, 0, 2,    1,    0,    6,
+                                   0, 8, 0xa0, 0xa1, 0xa2, 0xa3, 0, 13, 0,   8, 0x01, 0x23, 0xcd, 0xef};
+    const uint32_t token = 0x0123cdef;
+    uint8_t bytes[RUN_REQUEST_MAX];
+
+    (void)state;
+    assert_int_equal(request_with(4, &ipv4, &token, bytes), sizeof want);
+    assert_memory_equal(bytes, want, sizeof want);
+}
+
+static void test_tokens_of_all_kinds_read_back(void **state)
+{
+    static const uint32_t tokens[] = {0, 1, 0x80000000u, UINT32_MAX};
+    const struct socks6_addr want = socks6_addr_ipv6(ipv6.bytes, ipv6.port);
+
+    (void)state;
+    for (uint32_t session_len = 4; session_len <= RUN_ROUTE_SESSION_MAX; session_len += 4) {
+        for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++) {
+            struct run_route route = route_with(session_len);
+            uint8_t bytes[RUN_REQUEST_MAX];
+            size_t len = request_with(session_len, &ipv6, &tokens[i], bytes), size = 0;
+            struct s6_request there;
+
+            assert_true(len > 0);
+            assert_int_equal(s6_request_decode(bytes, len, SOCKS6_OPTIONS_CAP_11, &there, &size), 0);
+            assert_int_equal(size, len);
+            assert_int_equal(there.command, SOCKS6_COMMAND_CONNECT);
+            assert_true(socks6_addr_equal(&there.addr, &want));
+            assert_int_equal(there.options.present, 1u << S6_OPTION_SESSION_ID | 1u << S6_OPTION_TOKEN);
+            assert_int_equal(there.options.session_id.len, session_len);
+            assert_memory_equal(there.options.session_id.data, route.session, session_len);
+            assert_int_equal(there.options.token, tokens[i]);
+        }
     }
 }
 
@@ -340,6 +385,73 @@ static void test_options_that_nobody_asked_for_do_no_harm(void **state)
     }
 }
 
+static void test_a_window_is_told(void **state)
+{
+    static const struct socks6_window windows[] = {{0, 1}, {7, 4096}, {UINT32_MAX, 100}, {0xfffffff0u, 0x7fffffff}};
+    const struct socks6_addr bound = socks6_addr_ipv4(ipv4.bytes, 80);
+
+    (void)state;
+    for (size_t d = 0; d < DRAFTS; d++) {
+        for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
+            for (unsigned code = 0; code < SOCKS6_REPLY_COUNT; code++) { /* refused connections tell, too */
+                struct run_handshake_reply reply;
+                struct s6_options options;
+                struct stream stream;
+
+                set_session_options(&options);
+                options.window = windows[i];
+                stream_init(&stream);
+                add_auth(&stream, S6_AUTH_SUCCESS, &options, drafts[d]);
+                add_reply(&stream, code, &bound, NULL, drafts[d]);
+                reply = expect_from(&stream, s6_buf_len(&stream.buf),
+                                    code == 0 ? RUN_HANDSHAKE_CONNECTED : RUN_HANDSHAKE_FAILED);
+                assert_int_equal(reply.window.base, windows[i].base);
+                assert_int_equal(reply.window.size, windows[i].size);
+            }
+        }
+    }
+}
+
+static void test_a_window_that_is_not_told_has_no_size(void **state)
+{
+    const struct socks6_addr bound = socks6_addr_ipv4(ipv4.bytes, 80);
+    struct s6_options options;
+
+    (void)state;
+    s6_options_init(&options);
+    s6_options_set(&options, S6_OPTION_SESSION_OK);
+    options.window = (struct socks6_window){.base = 1, .size = 2}; /* without being set */
+    for (size_t d = 0; d < DRAFTS; d++) {
+        for (int i = 0; i < 2; i++) {
+            struct run_handshake_reply reply;
+            struct stream stream;
+
+            stream_init(&stream);
+            add_auth(&stream, S6_AUTH_SUCCESS, i == 0 ? NULL : &options, drafts[d]);
+            add_reply(&stream, SOCKS6_REPLY_SUCCESS, &bound, NULL, drafts[d]);
+            reply = expect_from(&stream, s6_buf_len(&stream.buf), RUN_HANDSHAKE_CONNECTED);
+            assert_int_equal(reply.window.base, 0);
+            assert_int_equal(reply.window.size, 0);
+        }
+    }
+}
+
+/* The bytes of the draft: kind (2), length (2), base (4), size (4). */
+static void test_a_window_by_hand(void **state)
+{
+    static const uint8_t good[] = {6,  0, 0, 12, 0, 12, 0, 12, 1, 2, 3,   4, 0, 0,
+                                   16, 0, 6, 0,  0, 0,  0, 80, 0, 1, 127, 0, 0, 1};
+    struct run_handshake_reply reply;
+    struct stream stream;
+
+    (void)state;
+    stream_init(&stream);
+    stream_add(&stream, good, sizeof good);
+    reply = expect_from(&stream, sizeof good, RUN_HANDSHAKE_CONNECTED);
+    assert_int_equal(reply.window.base, 0x01020304);
+    assert_int_equal(reply.window.size, 4096);
+}
+
 static void test_refused_authentication_wants_another_request(void **state)
 {
     struct s6_options options[6];
@@ -410,6 +522,8 @@ static void test_replies_that_make_no_sense_are_of_no_use(void **state)
     /* a name without a byte, and one with NUL in it */
     EXPECT_USELESS(16, GOOD_AUTH, 6, 0, 0, 0, 0, 80, 0, 3, 0, 0, 0, 0);
     EXPECT_USELESS(16, GOOD_AUTH, 6, 0, 0, 0, 0, 80, 0, 3, 3, 'a', 0, 'b');
+    /* a window without a size */
+    EXPECT_USELESS(12, 6, 0, 0, 8, 0, 12, 0, 8, 1, 2, 3, 4, 6, 0, 0, 0, 0, 80, 0, 1, 127, 0, 0, 1);
     /* options shorter than their head, and past the end of their area */
     EXPECT_USELESS(8, 6, 0, 0, 4, 0, 8, 0, 3);
     EXPECT_USELESS(8, 6, 0, 0, 4, 0, 8, 0, 8);
@@ -569,10 +683,15 @@ int main(void)
         cmocka_unit_test(test_a_request_is_that_of_the_draft),
         cmocka_unit_test(test_a_request_in_a_session_carries_its_id),
         cmocka_unit_test(test_requests_of_all_lengths_read_back),
+        cmocka_unit_test(test_a_request_spends_its_token),
+        cmocka_unit_test(test_tokens_of_all_kinds_read_back),
         cmocka_unit_test(test_what_makes_no_request_has_no_length),
         cmocka_unit_test(test_replies_of_all_codes_with_all_kinds_of_addresses),
         cmocka_unit_test(test_codes_without_a_name_are_failures),
         cmocka_unit_test(test_options_that_nobody_asked_for_do_no_harm),
+        cmocka_unit_test(test_a_window_is_told),
+        cmocka_unit_test(test_a_window_that_is_not_told_has_no_size),
+        cmocka_unit_test(test_a_window_by_hand),
         cmocka_unit_test(test_refused_authentication_wants_another_request),
         cmocka_unit_test(test_another_protocol_is_of_no_use_from_its_first_byte_on),
         cmocka_unit_test(test_replies_that_make_no_sense_are_of_no_use),
