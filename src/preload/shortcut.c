@@ -37,7 +37,8 @@
 #define SO_NETNS_COOKIE 71
 #endif
 
-#define WAIT_MS 10 /* for one thing at a time: the connection, the reply */
+#define WAIT_MS 10  /* for one thing at a time: the connection, the reply */
+#define LOOKS_MAX 4 /* at a reply that comes in pieces; who sends it byte by byte is waited for by the helper */
 #define WAIT_BRIEFLY_MS 1
 
 struct trip {
@@ -220,6 +221,7 @@ static enum run_handshake hear(struct trip *trip)
 {
     enum run_handshake state = RUN_HANDSHAKE_MORE;
     size_t len = 0, before;
+    unsigned looks = 0;
 
     do {
         before = len;
@@ -230,7 +232,7 @@ static enum run_handshake hear(struct trip *trip)
             break;
         }
         state = look(trip, &len);
-    } while (state == RUN_HANDSHAKE_MORE && len > before);
+    } while (state == RUN_HANDSHAKE_MORE && len > before && ++looks < LOOKS_MAX);
     if (before > 0) {
         set_low_water(trip->fd, 1);
     }
