@@ -297,7 +297,7 @@ int attempt_connect(const struct attempt_start *start, bool *is_direct)
                               .are_signals_held = !start->is_non_blocking,
                               .is_asked = start->is_asked,
                               .destination = start->destination,
-                              .watch = start->watch};
+                              .watch = &start->watch};
     int rc, interrupted = 0;
 
     *is_direct = false;

@@ -17,10 +17,10 @@
 struct attempt_start {
     int fd, domain; /* an unconnected socket of this domain */
     const struct run_addr *destination;
-    bool is_non_blocking;               /* else it is a point of cancellation */
-    bool is_asked;                      /* RUN_CONNECT_ASKED: the socket is connected to the proxy */
-    const struct shortcut_watch *watch; /* put back if the thread is cancelled; else by the caller */
-    struct signals before;              /* if it is one that blocks: of signals_hold(). They are released meanwhile */
+    bool is_non_blocking;        /* else it is a point of cancellation */
+    bool is_asked;               /* RUN_CONNECT_ASKED: the socket is connected to the proxy */
+    struct shortcut_watch watch; /* put back if the thread is cancelled; else by the caller */
+    struct signals before;       /* if it is one that blocks: of signals_hold(). They are released meanwhile */
 };
 
 /*

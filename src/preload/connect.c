@@ -168,7 +168,6 @@ static int connect_by_proxy(struct attempt_start *start, bool is_plain, bool *is
                                          .is_plain = is_plain,
                                          .is_non_blocking = start->is_non_blocking,
                                          .destination = start->destination};
-    struct shortcut_watch watch;
     enum shortcut shortcut;
     int result = 0;
 
@@ -177,7 +176,7 @@ static int connect_by_proxy(struct attempt_start *start, bool is_plain, bool *is
         pthread_testcancel();
     }
     signals_hold(&start->before);
-    shortcut = shortcut_try(&first, &result, &watch);
+    shortcut = shortcut_try(&first, &result, &start->watch);
     if (shortcut == SHORTCUT_DONE || start->is_non_blocking) {
         signals_release(&start->before);
     }
@@ -185,9 +184,8 @@ static int connect_by_proxy(struct attempt_start *start, bool is_plain, bool *is
         return result;
     }
     start->is_asked = shortcut == SHORTCUT_ASKED;
-    start->watch = &watch;
     result = attempt_connect(start, is_direct);
-    epoll_put_back(watch.moves, watch.count);
+    epoll_put_back(start->watch.moves, start->watch.count);
     return result;
 }
 
