@@ -198,7 +198,7 @@ static void test_remembered_addresses_concern_others(void **state)
 
     (void)state;
     assert_int_equal(socks6_addr_parse("name.test", 80, &addr), SOCKS6_OK);
-    run_direct_remember(direct, &addr); /* no address */
+    run_direct_remember(direct, &addr);                            /* no address */
     assert_int_equal(socks6_addr_parse("127.0.0.1", 0, &addr), 0); /* "localhost", as every list has it */
     run_direct_remember(direct, &addr);
     assert_int_equal(socks6_addr_parse("::1", 0, &addr), 0);
