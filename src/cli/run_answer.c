@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -70,11 +72,21 @@ static bool has_ended(uint32_t events)
     return (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
 }
 
+/* With TCP Fast Open, and a proxy that has taken it, the request was in the SYN. */
+static unsigned round_trips_of(int fd)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof info;
+
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && (info.tcpi_options & TCPI_OPT_SYN_DATA) != 0 ? 1
+                                                                                                                   : 2;
+}
+
 static void on_ready(struct loop_io *io, uint32_t events)
 {
     struct run_answer *answer = LOOP_OWNER(io, struct run_answer, io);
     struct run_handshake_reply reply = {0};
-    struct socks6_dial_result result = {.fd = -1, .sent = 1, .round_trips = 2};
+    struct socks6_dial_result result = {.fd = -1, .sent = 1};
     uint8_t taken[RUN_REPLY_MAX];
     enum run_handshake state = look(io->fd, &reply);
 
@@ -86,6 +98,7 @@ static void on_ready(struct loop_io *io, uint32_t events)
     }
     result.reply = reply.code;
     result.bound = reply.bound;
+    result.round_trips = round_trips_of(io->fd);
     switch (state) {
     case RUN_HANDSHAKE_CONNECTED:
         result.has_reply = 1;
@@ -106,7 +119,7 @@ static void on_ready(struct loop_io *io, uint32_t events)
 static void on_timer(struct loop_timer *timer)
 {
     struct run_answer *answer = LOOP_OWNER(timer, struct run_answer, timer);
-    struct socks6_dial_result result = {.fd = -1, .sent = 1, .round_trips = 2};
+    struct socks6_dial_result result = {.fd = -1, .sent = 1};
 
     (void)snprintf(result.error, sizeof result.error, "the proxy has not answered in time");
     conclude(answer, SOCKS6_DIAL_TIMED_OUT, &result);
