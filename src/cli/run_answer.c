@@ -96,6 +96,9 @@ static void on_ready(struct loop_io *io, uint32_t events)
     if (state == RUN_HANDSHAKE_CONNECTED && recv(io->fd, taken, reply.used, MSG_DONTWAIT) != (ssize_t)reply.used) {
         state = RUN_HANDSHAKE_USELESS;
     }
+    if (reply.window.size > 0) {
+        reach_shared_learn_window(answer->dialer->shared, &reply.window);
+    }
     result.reply = reply.code;
     result.bound = reply.bound;
     result.round_trips = round_trips_of(io->fd);

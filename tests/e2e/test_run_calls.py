@@ -66,6 +66,8 @@ DIFFERENT = [
     ("processes", "connected by the child: getpeername = 0", "connected by the child: getpeername = -1 ENOTCONN",
      "connect() puts another socket in the place of the caller's descriptor, and of its copies in the same process; a process that "
      "shares the old one since a fork keeps that."),
+    ("connect|wait|timed-out", r"  poll = 1 (IN\|)?OUT\|ERR\|HUP", r"  poll = 1 (IN\|)?ERR\|HUP",
+     "When the helper closes a stream that has failed the kernel tells of it a moment before it frees the pad that keeps it unwritable."),
     ("options", "connected 0 IP_MTU: length 4", "connected 0 IP_MTU: ENOTCONN",
      "The kernel forgets a connection's route when its IP_TOS is set, until it sends again: here that is when the program's options are "
      "taken over by the connection to the proxy."),
