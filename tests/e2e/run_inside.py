@@ -16,7 +16,7 @@ import socket
 import struct
 import sys
 
-GETSOCKOPT, GETPEERNAME = {"x86_64": (55, 52), "aarch64": (209, 205)}[platform.machine()]
+GETSOCKOPT, GETPEERNAME, GETSOCKNAME = {"x86_64": (55, 52, 51), "aarch64": (209, 205, 204)}[platform.machine()]
 SO_COOKIE, SO_DOMAIN = 57, 39
 WAIT_MS = 30000
 
@@ -35,13 +35,21 @@ def cookie(sock):
     return raw_option(sock, SO_COOKIE, 8)
 
 
-def raw_peer(sock):
-    """The kernel's; None if there is none."""
+def _raw_address(sock, call):
     name, room = ctypes.create_string_buffer(128), ctypes.c_uint(128)
-    if libc.syscall(GETPEERNAME, sock.fileno(), name, ctypes.byref(room)) != 0:
+    if libc.syscall(call, sock.fileno(), name, ctypes.byref(room)) != 0:
         return None
     family, port = struct.unpack("=H", name.raw[:2])[0], struct.unpack("!H", name.raw[2:4])[0]
     return socket.inet_ntop(family, name.raw[4:8] if family == socket.AF_INET else name.raw[8:24]), port
+
+
+def raw_peer(sock):
+    """The kernel's; None if there is none."""
+    return _raw_address(sock, GETPEERNAME)
+
+
+def raw_name(sock):
+    return _raw_address(sock, GETSOCKNAME)
 
 
 def way(sock, before):
