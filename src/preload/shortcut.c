@@ -177,6 +177,9 @@ static bool send_in_syn(struct trip *trip)
     long n = SYS_CALL(SYS_sendto, trip->fd, trip->request, trip->request_len,
                       MSG_FASTOPEN | MSG_NOSIGNAL | MSG_DONTWAIT, &trip->proxy, trip->proxy_len);
 
+    if (n == -EOPNOTSUPP) { /* net.ipv4.tcp_fastopen forbids it by now */
+        return reach_proxy(trip) && send_request(trip);
+    }
     trip->is_in_syn = n == (long)trip->request_len;
     return trip->is_in_syn || (n == -EINPROGRESS && send_request(trip));
 }

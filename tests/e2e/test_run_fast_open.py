@@ -432,6 +432,23 @@ def test_proxy_that_has_forgotten_the_session(world, running, how):
 
 
 @both_ways
+def test_kernel_that_stops_doing_it(world, running, wire, how):
+    steady = Steady(running, wire, how)
+    steady.go_until(all_in_syn, "requests in SYNs")
+    world.client.sysctl(net__ipv4__tcp_fastopen=0)
+    own_count = 0
+    for _ in range(30):
+        syns, own = steady.go()
+        assert len(syns) == 10 and not any(syn.size for syn in syns)
+        own_count += own
+    assert own_count >= 290 or how != "blocking"  # the other might be late on a busy machine
+    world.client.sysctl(net__ipv4__tcp_fastopen=3)
+    steady.go_until(all_in_syn, "requests in SYNs again")
+    wire.check_tokens()
+    steady.end()
+
+
+@both_ways
 def test_path_that_begins_to_drop_data_in_a_syn(world, running, wire, how):
     """The kernel says it again without, after a second."""
     steady = Steady(running, wire, how)
