@@ -694,6 +694,236 @@ static void test_an_untrusted_session_is_none_to_go_by(void **state)
     reach_shared_free(shared);
 }
 
+/* --- tokens for requests that are made elsewhere --- */
+
+/* `count` tokens from `first` on, if `wanted` were asked for. */
+static void expect_lent(struct reach_shared *shared, unsigned wanted, uint32_t first, unsigned count)
+{
+    uint32_t there = ~first;
+
+    assert_int_equal(reach_shared_take_tokens(shared, wanted, &there), count);
+    assert_int_equal(there, count > 0 ? first : ~first);
+}
+
+/* With a session, and one token spent. */
+static struct reach_shared *share_in_session(unsigned batch)
+{
+    struct reach_shared *shared = share(batch);
+
+    reach_one();
+    reach_one();
+    return shared;
+}
+
+static void test_lent_tokens_are_spent_for_everybody_else(void **state)
+{
+    struct reach_shared *shared;
+
+    (void)state;
+    start_proxy(1, 4096);
+    shared = share_in_session(64);
+    assert_int_equal(asked(0)->token, FIRST_TOKEN);
+    expect_lent(shared, 10, FIRST_TOKEN + 1, 10);
+    expect_lent(shared, 0, 0, 0);
+    assert_int_equal(take_elsewhere(), FIRST_TOKEN + 64);
+    reach_one();
+    assert_int_equal(asked(0)->token, FIRST_TOKEN + 11);
+    expect_lent(shared, 64, FIRST_TOKEN + 12, 52); /* what the lease has */
+    expect_lent(shared, 64, FIRST_TOKEN + 65, 64); /* another one, around the end */
+    assert_int_equal(take_elsewhere(), FIRST_TOKEN + 129);
+    reach_one();
+    assert_int_equal(asked(0)->token, FIRST_TOKEN + 130);
+    stop_proxy();
+    assert_int_equal(fake.rejected, 0);
+    reach_shared_free(shared);
+}
+
+static void test_lent_tokens_lie_in_a_row(void **state)
+{
+    struct reach_shared *shared;
+
+    (void)state;
+    start_proxy(1, 4096);
+    shared = share_in_session(64);
+    expect_lent(shared, 10, FIRST_TOKEN + 1, 10);
+    reach_shared_return_tokens(shared, FIRST_TOKEN + 2, 3);
+    reach_shared_return_tokens(shared, FIRST_TOKEN + 7, 1);
+    expect_lent(shared, 64, FIRST_TOKEN + 2, 3);
+    expect_lent(shared, 64, FIRST_TOKEN + 7, 1);
+    expect_lent(shared, 64, FIRST_TOKEN + 11, 53);
+    stop_proxy();
+    reach_shared_free(shared);
+}
+
+static void test_without_a_session_none_are_lent(void **state)
+{
+    const struct reach_shared_config keeps_nothing = {.proxy = &proxy, .batch = 64, .no_session = true};
+    const struct socks6_window window = {.base = 5, .size = 100};
+    struct reach_shared *shared;
+
+    (void)state;
+    start_proxy(1, 4096);
+    shared = share(64);
+    expect_lent(shared, 64, 0, 0);
+    reach_shared_learn_window(shared, &window); /* of nothing */
+    expect_lent(shared, 64, 0, 0);
+    reach_shared_free(shared);
+
+    assert_int_equal(reach_shared_new(&keeps_nothing, &shared), 0);
+    configure(shared);
+    reach_one();
+    reach_one();
+    expect_lent(shared, 64, 0, 0);
+    reach_shared_free(shared);
+
+    shared = share(0); /* each connection has its own */
+    configure(NULL);
+    reach_one();
+    reach_one();
+    assert_true(asked(0)->has_token);
+    expect_lent(shared, 64, 0, 0);
+    reach_shared_learn_window(shared, &window);
+    expect_lent(shared, 64, 0, 0);
+    reach_shared_free(shared);
+    stop_proxy();
+}
+
+static void test_without_a_file_tokens_are_lent_from_memory(void **state)
+{
+    struct reach_shared *shared;
+
+    (void)state;
+    assert_int_equal(setenv("XDG_CACHE_HOME", "/dev/null", 1), 0);
+    start_proxy(1, 4096);
+    shared = share_in_session(64);
+    expect_lent(shared, 60, FIRST_TOKEN + 1, 60);
+    expect_lent(shared, 60, FIRST_TOKEN + 61, 3);
+    expect_lent(shared, 60, FIRST_TOKEN + 64, 60);
+    reach_one();
+    assert_int_equal(asked(0)->token, FIRST_TOKEN + 124);
+    stop_proxy();
+    reach_shared_free(shared);
+}
+
+/* One is on its way, and the proxy would give it up if one half a window ahead came first. */
+static void test_no_token_is_lent_that_overtakes_one_on_its_way(void **state)
+{
+    struct socks6_dial_result result;
+    struct reach_shared *shared;
+    struct reach *one = NULL;
+    struct stream stream;
+    uint32_t first = 0, next = FIRST_TOKEN + 2;
+    unsigned count;
+    int status;
+
+    (void)state;
+    start_proxy(1, 4096);
+    shared = share_in_session(64);
+    assert_int_equal(reach_start(&config, &one, &stream, &result), SOCKS6_DIAL_IN_PROGRESS); /* FIRST_TOKEN + 1 */
+    while ((count = reach_shared_take_tokens(shared, 64, &first)) > 0) {
+        assert_int_equal(first, next);
+        next = first + count;
+    }
+    assert_int_equal(next, FIRST_TOKEN + 1 + 4096 / 2);
+    do {
+        struct pollfd pfd = {reach_fd(one), reach_events(one), 0};
+
+        assert_true(poll(&pfd, 1, 60000) > 0);
+        status = reach_step(one, &stream, &result);
+    } while (status == SOCKS6_DIAL_IN_PROGRESS);
+    assert_int_equal(status, SOCKS6_DIAL_OK);
+    assert_int_equal(asked(0)->token, FIRST_TOKEN + 1);
+    stream_done(&stream);
+    reach_free(one);
+    expect_lent(shared, 1, next, 1);
+    stop_proxy();
+    reach_shared_free(shared);
+}
+
+static void test_what_was_not_used_comes_back(void **state)
+{
+    struct reach_shared *shared;
+
+    (void)state;
+    start_proxy(1, 4096);
+    shared = share_in_session(64);
+    expect_lent(shared, 40, FIRST_TOKEN + 1, 40);
+    reach_shared_return_tokens(shared, FIRST_TOKEN + 31, 10);
+    reach_shared_return_tokens(shared, 0, 0);
+    reach_one();
+    assert_int_equal(asked(0)->token, FIRST_TOKEN + 31);
+    expect_lent(shared, 64, FIRST_TOKEN + 32, 32);
+    reach_shared_return_tokens(shared, FIRST_TOKEN + 50, 14);
+    reach_shared_free(shared);
+    assert_int_equal(take_elsewhere(), FIRST_TOKEN + 50); /* by way of the file */
+    stop_proxy();
+}
+
+static void test_what_comes_back_too_late_stays_spent(void **state)
+{
+    struct reach_shared *shared;
+
+    (void)state;
+    start_proxy(1, 4096);
+    shared = share_in_session(64);
+    expect_lent(shared, 64, FIRST_TOKEN + 1, 63);
+    reach_one(); /* has another lease */
+    assert_int_equal(asked(0)->token, FIRST_TOKEN + 64);
+    reach_shared_return_tokens(shared, FIRST_TOKEN + 1, 63);
+    reach_shared_return_tokens(shared, FIRST_TOKEN + 128, 70); /* nor what was never ours */
+    reach_one();
+    assert_int_equal(asked(0)->token, FIRST_TOKEN + 65);
+    expect_lent(shared, 64, FIRST_TOKEN + 66, 62);
+    expect_lent(shared, 64, FIRST_TOKEN + 128, 64);
+    /* Of two leases that were lent as one, what belongs to the running one. */
+    reach_shared_return_tokens(shared, FIRST_TOKEN + 120, 72);
+    expect_lent(shared, 64, FIRST_TOKEN + 128, 64);
+    stop_proxy();
+    reach_shared_free(shared);
+}
+
+static void test_a_window_that_is_told_gives_tokens_to_all(void **state)
+{
+    struct socks6_window window = {.base = FIRST_TOKEN + 17, .size = 16};
+    struct reach_shared *shared;
+    uint32_t first = 0, next = FIRST_TOKEN + 1;
+    unsigned count;
+
+    (void)state;
+    start_proxy(1, 16);
+    shared = share_in_session(64);
+    while ((count = reach_shared_take_tokens(shared, 64, &first)) > 0) {
+        assert_int_equal(first, next);
+        next = first + count;
+    }
+    assert_int_equal(next, FIRST_TOKEN + 17); /* the whole window */
+    reach_shared_learn_window(shared, &window);
+    expect_lent(shared, 1, FIRST_TOKEN + 17, 1);
+    assert_int_equal(take_elsewhere(), FIRST_TOKEN + 20); /* behind a lease of 16 / 8 + 1 */
+    window.base = FIRST_TOKEN;                            /* it was told late */
+    reach_shared_learn_window(shared, &window);
+    expect_lent(shared, 64, FIRST_TOKEN + 18, 2);
+    expect_lent(shared, 1, FIRST_TOKEN + 21, 1);
+    stop_proxy();
+    reach_shared_free(shared);
+}
+
+static void test_a_window_that_is_told_reaches_the_file(void **state)
+{
+    const struct socks6_window window = {.base = FIRST_TOKEN + 1000, .size = 4096};
+    struct reach_shared *shared;
+
+    (void)state;
+    start_proxy(1, 4096);
+    shared = share_in_session(64);
+    expect_lent(shared, 64, FIRST_TOKEN + 1, 63);
+    expect_lent(shared, 64, FIRST_TOKEN + 64, 64); /* the file knows all that the connections have heard */
+    reach_shared_learn_window(shared, &window);
+    reach_shared_free(shared);
+    assert_int_equal(take_elsewhere(), FIRST_TOKEN + 1000);
+    stop_proxy();
+}
+
 /* Two processes with leases and some without, one after the other and at once. */
 static void test_processes_share_a_window(void **state)
 {
@@ -1016,6 +1246,15 @@ int main(void)
         TEST(test_the_session_that_connections_are_in),
         TEST(test_the_session_without_a_file),
         TEST(test_an_untrusted_session_is_none_to_go_by),
+        TEST(test_lent_tokens_are_spent_for_everybody_else),
+        TEST(test_lent_tokens_lie_in_a_row),
+        TEST(test_without_a_session_none_are_lent),
+        TEST(test_without_a_file_tokens_are_lent_from_memory),
+        TEST(test_no_token_is_lent_that_overtakes_one_on_its_way),
+        TEST(test_what_was_not_used_comes_back),
+        TEST(test_what_comes_back_too_late_stays_spent),
+        TEST(test_a_window_that_is_told_gives_tokens_to_all),
+        TEST(test_a_window_that_is_told_reaches_the_file),
         TEST(test_processes_share_a_window),
         TEST(test_tickets_are_used_once_while_there_are_some),
         TEST(test_without_a_file_memory_does),
