@@ -123,6 +123,69 @@ int __wrap_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
     return __real_getpeername(fd, addr, len);
 }
 
+/* --- what connections have in common: a table --- */
+
+static struct {
+    struct socks6_slice session, session_afterwards; /* after _take_tokens */
+    uint32_t first;                                  /* of the tokens that there are */
+    unsigned count;
+    /* What happened. */
+    unsigned asked_count, asked_for; /* the last time */
+    unsigned returned_count, returned_len;
+    uint32_t returned_first;
+    unsigned window_count;
+    struct socks6_window window;
+    bool was_window_first; /* at the last _take_tokens */
+} table;
+
+static struct reach_shared *const shared = (struct reach_shared *)(void *)&table;
+
+struct socks6_slice __wrap_reach_shared_session(const struct reach_shared *which);
+struct socks6_slice __wrap_reach_shared_session(const struct reach_shared *which)
+{
+    assert_ptr_equal(which, shared);
+    return table.session;
+}
+
+unsigned __wrap_reach_shared_take_tokens(struct reach_shared *which, unsigned count, uint32_t *first);
+unsigned __wrap_reach_shared_take_tokens(struct reach_shared *which, unsigned count, uint32_t *first)
+{
+    unsigned taken = count < table.count ? count : table.count;
+
+    assert_ptr_equal(which, shared);
+    table.asked_count++;
+    table.asked_for = count;
+    table.was_window_first = table.window_count > 0;
+    if (taken > 0) {
+        *first = table.first;
+        table.first += taken;
+        table.count -= taken;
+    }
+    if (table.session_afterwards.len > 0) {
+        table.session = table.session_afterwards;
+    }
+    return taken;
+}
+
+void __wrap_reach_shared_return_tokens(struct reach_shared *which, uint32_t first, unsigned count);
+void __wrap_reach_shared_return_tokens(struct reach_shared *which, uint32_t first, unsigned count)
+{
+    assert_ptr_equal(which, shared);
+    if (count > 0) {
+        table.returned_count++;
+        table.returned_first = first;
+        table.returned_len = count;
+    }
+}
+
+void __wrap_reach_shared_learn_window(struct reach_shared *which, const struct socks6_window *window);
+void __wrap_reach_shared_learn_window(struct reach_shared *which, const struct socks6_window *window)
+{
+    assert_ptr_equal(which, shared);
+    table.window_count++;
+    table.window = *window;
+}
+
 static unsigned count_fds(void)
 {
     DIR *dir = opendir("/proc/self/fd");
@@ -220,7 +283,12 @@ struct rig {
 };
 
 static const uint8_t key[] = {1, 2, 3, 4, 5};
+static const uint8_t other_key[] = {1, 2, 3, 4, 6};
+static const struct socks6_slice other_session = {other_key, sizeof other_key};
 static const struct socks6_slice nobody = {NULL, 0}, session = {key, sizeof key};
+
+#define FIRST_TOKEN 0xffffffe0u /* they go round */
+#define AT_ONCE 64u
 
 static void connect_over(struct rig *rig, const struct sockaddr *any, socklen_t len)
 {
@@ -256,6 +324,10 @@ static int set_up(void **state)
     has_short_tcp_info = false;
     min_rtt = 900; /* however busy this machine is */
     other_peer.sin6_family = 0;
+    memset(&table, 0, sizeof table);
+    table.session = session;
+    table.first = FIRST_TOKEN;
+    table.count = 1000;
     assert_int_equal(run_shortcut_open(&rig.shortcut), 0);
     connect_over(&rig, (const struct sockaddr *)&any, sizeof any);
     *state = &rig;
@@ -438,6 +510,235 @@ static void test_a_connection_that_is_over_is_not_offered(void **state)
     assert_false(is_offered(rig, nobody));
 }
 
+static void test_fast_open_is_told_and_makes_another_offer(void **state)
+{
+    struct rig *rig = *state;
+    uint64_t serial;
+
+    assert_true(is_offered(rig, session));
+    assert_int_equal(rig->route.has_fast_open, 0);
+    serial = rig->route.serial;
+    run_shortcut_offer(&rig->shortcut, rig->fd, session, true);
+    assert_true(has_route(rig) && rig->route.serial > serial);
+    assert_int_equal(rig->route.has_fast_open, 1);
+    serial = rig->route.serial;
+    run_shortcut_offer(&rig->shortcut, rig->fd, session, true);
+    assert_true(has_route(rig) && rig->route.serial == serial);
+    assert_true(is_offered(rig, session));
+    assert_true(rig->route.serial > serial && rig->route.has_fast_open == 0);
+}
+
+/* --- tokens --- */
+
+static void offer_fast(struct rig *rig)
+{
+    run_shortcut_offer(&rig->shortcut, rig->fd, session, true);
+    assert_true(has_route(rig) && rig->route.has_fast_open == 1);
+}
+
+/* A program takes so many, the first of which is this one. */
+static void take(struct rig *rig, uint32_t first, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t token;
+        bool is_low;
+
+        assert_true(run_share_take_token(rig->shortcut.share, &token, &is_low));
+        assert_int_equal(token, first + i);
+    }
+}
+
+static void refill(struct rig *rig)
+{
+    run_shortcut_refill(&rig->shortcut, shared);
+}
+
+static unsigned left(const struct rig *rig)
+{
+    return run_share_tokens_left(rig->shortcut.share);
+}
+
+static void test_tokens_are_lent_when_there_are_few(void **state)
+{
+    struct rig *rig = *state;
+
+    offer_fast(rig);
+    refill(rig);
+    assert_int_equal(table.asked_count, 1);
+    assert_int_equal(table.asked_for, AT_ONCE);
+    assert_int_equal(left(rig), AT_ONCE);
+    refill(rig);
+    take(rig, FIRST_TOKEN, AT_ONCE - RUN_SHARE_TOKENS_LOW - 1);
+    refill(rig);
+    assert_int_equal(table.asked_count, 1); /* one too many */
+    take(rig, FIRST_TOKEN + AT_ONCE - RUN_SHARE_TOKENS_LOW - 1, 1);
+    refill(rig);
+    assert_int_equal(table.asked_count, 2);
+    assert_int_equal(left(rig), AT_ONCE + RUN_SHARE_TOKENS_LOW);
+    take(rig, FIRST_TOKEN + AT_ONCE - RUN_SHARE_TOKENS_LOW, AT_ONCE + RUN_SHARE_TOKENS_LOW);
+}
+
+static void test_those_that_are_left_give_way_to_others(void **state)
+{
+    struct rig *rig = *state;
+
+    offer_fast(rig);
+    table.count = 10;
+    refill(rig);
+    take(rig, FIRST_TOKEN, 3);
+    table.first += 100; /* others have taken some */
+    table.count = 5;
+    refill(rig);
+    assert_int_equal(left(rig), 5);
+    take(rig, FIRST_TOKEN + 110, 5);
+    refill(rig); /* there are none */
+    assert_int_equal(table.asked_count, 3);
+    assert_int_equal(left(rig), 0);
+}
+
+static void test_only_those_who_can_use_them_get_tokens(void **state)
+{
+    struct rig *rig = *state;
+
+    refill(rig); /* no offer */
+    run_shortcut_offer(&rig->shortcut, rig->fd, session, false);
+    refill(rig); /* no Fast Open */
+    offer_fast(rig);
+    table.session = other_session;
+    refill(rig);
+    table.session = nobody;
+    refill(rig);
+    table.session = (struct socks6_slice){key, sizeof key - 1};
+    refill(rig);
+    table.session = session;
+    run_share_doubt(rig->shortcut.share, rig->route.serial);
+    refill(rig);
+    offer_fast(rig);
+    run_shortcut_withdraw(&rig->shortcut);
+    refill(rig);
+    run_shortcut_refill(NULL, shared);
+    assert_int_equal(table.asked_count, 0);
+    offer_fast(rig);
+    refill(rig);
+    assert_int_equal(table.asked_count, 1);
+}
+
+/* The file knew of another session: the tokens are of that one. */
+static void test_tokens_of_another_session_are_not_lent(void **state)
+{
+    struct rig *rig = *state;
+
+    offer_fast(rig);
+    table.session_afterwards = other_session;
+    refill(rig);
+    assert_int_equal(table.asked_count, 1);
+    assert_int_equal(left(rig), 0);
+}
+
+static void test_a_window_is_passed_on_before_tokens_are_taken(void **state)
+{
+    struct rig *rig = *state;
+
+    offer_fast(rig);
+    run_share_tell_window(rig->shortcut.share, 0xabcdef01u, 2048);
+    refill(rig);
+    assert_int_equal(table.window_count, 1);
+    assert_true(table.was_window_first);
+    assert_int_equal(table.window.base, 0xabcdef01u);
+    assert_int_equal(table.window.size, 2048);
+    take(rig, FIRST_TOKEN, AT_ONCE);
+    refill(rig);
+    assert_int_equal(table.asked_count, 2);
+    assert_int_equal(table.window_count, 1); /* once */
+}
+
+static void expect_returned(uint32_t first, unsigned count)
+{
+    assert_int_equal(table.returned_count, count > 0);
+    assert_int_equal(table.returned_len, count);
+    assert_int_equal(table.returned_first, first);
+}
+
+static void end(struct rig *rig)
+{
+    run_shortcut_end(&rig->shortcut, shared);
+    assert_false(has_route(rig));
+}
+
+static void test_the_end_gives_back_what_is_left(void **state)
+{
+    struct rig *rig = *state;
+
+    offer_fast(rig);
+    refill(rig);
+    take(rig, FIRST_TOKEN, 40);
+    end(rig);
+    expect_returned(FIRST_TOKEN + 40, AT_ONCE - 40);
+    assert_int_equal(left(rig), 0);
+    end(rig); /* again */
+    expect_returned(FIRST_TOKEN + 40, AT_ONCE - 40);
+    run_shortcut_end(NULL, shared);
+}
+
+static void test_the_end_of_nothing_gives_nothing_back(void **state)
+{
+    struct rig *rig = *state;
+
+    end(rig);
+    expect_returned(0, 0);
+    offer_fast(rig);
+    end(rig);
+    expect_returned(0, 0);
+    run_shortcut_offer(&rig->shortcut, rig->fd, session, false);
+    end(rig);
+    expect_returned(0, 0);
+}
+
+static void test_tokens_of_a_session_that_is_over_are_not_given_back(void **state)
+{
+    struct rig *rig = *state;
+
+    offer_fast(rig);
+    refill(rig);
+    table.session = other_session;
+    end(rig);
+    expect_returned(0, 0);
+}
+
+/* A program has written to the memory what the helper would not: more than can be there is not given back. */
+static void test_damaged_counts_are_not_given_back(void **state)
+{
+    static const unsigned counts[] = {AT_ONCE + RUN_SHARE_TOKENS_LOW + 1, 1000, 0x80000000u, UINT32_MAX};
+    struct rig *rig = *state;
+
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        offer_fast(rig);
+        run_share_put_tokens(rig->shortcut.share, 7, counts[i]);
+        refill(rig);
+        assert_int_equal(table.asked_count, 0);
+        end(rig);
+        expect_returned(0, 0);
+    }
+    offer_fast(rig);
+    run_share_put_tokens(rig->shortcut.share, 7, counts[0] - 1);
+    end(rig);
+    expect_returned(7, counts[0] - 1);
+}
+
+/* The first of them that is rejected makes a doubt. */
+static void test_damaged_counts_are_over_with_the_next_offer(void **state)
+{
+    struct rig *rig = *state;
+
+    offer_fast(rig);
+    run_share_put_tokens(rig->shortcut.share, 7, UINT32_MAX);
+    run_share_doubt(rig->shortcut.share, rig->route.serial);
+    offer_fast(rig);
+    refill(rig);
+    assert_int_equal(left(rig), AT_ONCE);
+    take(rig, FIRST_TOKEN, AT_ONCE);
+}
+
 static void test_without_a_shortcut_nothing_happens(void **state)
 {
     struct rig *rig = *state;
@@ -470,6 +771,17 @@ int main(void)
         TEST(test_longest_session),
         TEST(test_what_the_kernel_does_not_say_is_not_offered),
         TEST(test_a_connection_that_is_over_is_not_offered),
+        TEST(test_fast_open_is_told_and_makes_another_offer),
+        TEST(test_tokens_are_lent_when_there_are_few),
+        TEST(test_those_that_are_left_give_way_to_others),
+        TEST(test_only_those_who_can_use_them_get_tokens),
+        TEST(test_tokens_of_another_session_are_not_lent),
+        TEST(test_a_window_is_passed_on_before_tokens_are_taken),
+        TEST(test_the_end_gives_back_what_is_left),
+        TEST(test_the_end_of_nothing_gives_nothing_back),
+        TEST(test_tokens_of_a_session_that_is_over_are_not_given_back),
+        TEST(test_damaged_counts_are_not_given_back),
+        TEST(test_damaged_counts_are_over_with_the_next_offer),
         TEST(test_without_a_shortcut_nothing_happens),
     };
 
