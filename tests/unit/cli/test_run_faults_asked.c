@@ -45,7 +45,9 @@ enum act {
     ACT_WATCH_THE_END, /* the connection is reset, and the program has a duplicate */
     ACT_FAIL_AND_LOOK, /* asks for the options of the socket after the failure */
     ACT_TO_DIRECT,     /* the destination has become one that goes past the proxy */
-    ACT_SHARE          /* asks for the memory */
+    ACT_SHARE,         /* asks for the memory */
+    ACT_TOKENS,        /* says that there are few tokens left */
+    ACT_STRANGER       /* says so, and does not know the secret */
 };
 
 struct program {
@@ -313,6 +315,19 @@ static void run_share(struct program *p)
     (void)close(talk);
 }
 
+/* There is no answer but the end. */
+static void run_tokens(struct program *p)
+{
+    struct run_request request = {.len = sizeof request, .version = RUN_VERSION, .kind = RUN_TOKENS};
+    int talk = faults_open_talk(p->serve, request.secret);
+    char byte;
+
+    request.secret[RUN_SECRET_LEN - 1] ^= p->act == ACT_STRANGER;
+    faults_send_with(talk, &request, sizeof request, -1);
+    p->is_served = faults_receive(talk, &byte, 1, &p->is_hung);
+    (void)close(talk);
+}
+
 static void *run_program(void *arg)
 {
     struct program *p = arg;
@@ -320,6 +335,11 @@ static void *run_program(void *arg)
 
     if (p->act == ACT_SHARE) {
         run_share(p);
+        loop_stop(run_serve_loop(p->serve));
+        return NULL;
+    }
+    if (p->act == ACT_TOKENS || p->act == ACT_STRANGER) {
+        run_tokens(p);
         loop_stop(run_serve_loop(p->serve));
         return NULL;
     }
@@ -346,6 +366,8 @@ static void *run_program(void *arg)
         run_to_direct(p);
         break;
     case ACT_SHARE:
+    case ACT_TOKENS:
+    case ACT_STRANGER:
         break;
     }
     (void)close(p->own);
@@ -692,6 +714,49 @@ static void test_there_is_no_share(void **state)
     assert_int_equal(p.error, ENOENT);
 }
 
+/* --- tokens --- */
+
+/* Whether the helper takes up what programs have heard of the window when one says that there are few tokens left. */
+static bool is_news_taken(enum act act, unsigned n, bool *has_more)
+{
+    const struct run_route route = {.proxy = {.family = AF_INET, .port = 1}, .has_fast_open = 1};
+    struct program p = {.act = act};
+    uint32_t base, size;
+
+    run_share_publish(shortcut.share, &route);
+    run_share_tell_window(shortcut.share, 1, 100);
+    *has_more = run_once(&p, &shortcut, n);
+    assert_false(p.is_hung);
+    assert_false(p.is_served);
+    assert_true(offered() == 0); /* at its end it withdraws */
+    return !run_share_take_window(shortcut.share, &base, &size);
+}
+
+static void test_few_tokens(void **state)
+{
+    struct program p = {.act = ACT_TOKENS};
+    bool has_more;
+
+    (void)state;
+    assert_true(is_news_taken(ACT_TOKENS, 0, &has_more));
+    faults_errno = ENOMEM;
+    for (unsigned n = 1; n == 1 || has_more; n++) {
+        bool is_taken = is_news_taken(ACT_TOKENS, n, &has_more);
+
+        assert_true(is_taken || has_more);
+    }
+    assert_false(run_once(&p, NULL, 0)); /* there is no memory */
+    assert_false(p.is_hung || p.is_served);
+}
+
+static void test_few_tokens_of_a_stranger(void **state)
+{
+    bool has_more;
+
+    (void)state;
+    assert_false(is_news_taken(ACT_STRANGER, 0, &has_more));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -712,6 +777,8 @@ int main(void)
         cmocka_unit_test(test_direct_after_all),
         cmocka_unit_test(test_share),
         cmocka_unit_test(test_there_is_no_share),
+        cmocka_unit_test(test_few_tokens),
+        cmocka_unit_test(test_few_tokens_of_a_stranger),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
