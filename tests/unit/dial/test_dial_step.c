@@ -221,7 +221,7 @@ static void test_addresses_of_a_name_are_tried_in_turn(void **state)
     static struct socks6_dial_result result; /* large */
     struct socks6_dial *dial = NULL;
     uint16_t port;
-    int fd = fake_closed_port("127.0.0.1", &port);
+    int fd = fake_closed_port("127.0.0.1", &port), status = SOCKS6_DIAL_IN_PROGRESS;
 
     (void)state;
     fake_start(&fake, "::1", script);
@@ -234,13 +234,14 @@ static void test_addresses_of_a_name_are_tried_in_turn(void **state)
     config.proxy_address_count = 3;
     assert_int_equal(socks6_dial_start(&config, &dial, &result), SOCKS6_DIAL_IN_PROGRESS);
     assert_in_range(socks6_dial_fd_count(dial), 1, 3); /* on loopback refusals may be there at once */
-    while (socks6_dial_fd_count(dial) < 3) {
+    while (status == SOCKS6_DIAL_IN_PROGRESS && socks6_dial_fd_count(dial) < 3) {
         struct pollfd pfd = {socks6_dial_fd(dial), socks6_dial_events(dial), 0};
 
         assert_int_equal(poll(&pfd, 1, 30000), 1);
-        assert_int_equal(socks6_dial_step(dial, &result), SOCKS6_DIAL_IN_PROGRESS);
+        status = socks6_dial_step(dial, &result); /* the last one may be there, and answer, at once as well */
     }
-    assert_int_equal(lead(dial, &result), SOCKS6_DIAL_OK);
+    assert_int_equal(status == SOCKS6_DIAL_IN_PROGRESS ? lead(dial, &result) : status, SOCKS6_DIAL_OK);
+    assert_int_equal(socks6_dial_fd_count(dial), 3);
     close(result.fd);
     socks6_dial_free(dial);
     fake_done(&fake);
