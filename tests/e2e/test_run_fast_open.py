@@ -17,7 +17,7 @@ from cli_peers import SessionProxy6
 from lib import run_world, socks6
 from lib.capture import ACK, SYN, Capture
 from lib.daemon import client_binary
-from lib.net import DEADLINE
+from lib.net import DEADLINE, dial
 from lib.run_trace import PYTHON, output, starting, traced
 from lib.run_world import RunWorld
 from test_run_shortcut import FakeProxy
@@ -429,6 +429,26 @@ def test_proxy_that_has_forgotten_the_session(world, running, how):
         assert old not in {syn.session for syn in after} and len({syn.session for syn in after}) == 1
         assert wire.counted("tokens_rejected") == 0
         steady.end()
+
+
+@both_ways
+def test_tokens_that_others_have_made_worthless(world, running, wire, how):
+    """Somebody spends one of the upper half, and the proxy moves on: what is lent lies behind."""
+    steady = Steady(running, wire, how)
+    last = steady.go_until(all_in_syn, "requests in SYNs")[-1]
+    with world.client.call(lambda: dial((run_world.PROXY, run_world.PROXY_PORT))) as sock:
+        options = socks6.session_id(last.session) + socks6.expenditure((last.token + 3500) % 2 ** 32)
+        sock.sendall(socks6.noop(options))
+        assert socks6.read_auth_reply(sock).type == 0
+    steady.go()
+    assert 1 <= wire.counted("tokens_rejected") < 8
+    after = steady.go_until(all_in_syn, "requests in SYNs again")
+    before = wire.counted("tokens_rejected")
+    steady.go()
+    assert wire.counted("tokens_rejected") == before
+    found = [syn.token for syn in wire.syns() if syn.token is not None]
+    assert len(found) == len(set(found)) and {syn.session for syn in after} == {last.session}
+    steady.end()
 
 
 @both_ways
