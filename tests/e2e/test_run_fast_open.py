@@ -357,18 +357,21 @@ def test_processes_at_once_share_the_tokens(world, env, wire):
     assert wire.counted("requests_in_syn") >= 200
 
 
-@pytest.mark.parametrize("processes, threads, count", [
-    pytest.param(4, 2, 750, id="6000"),
-    pytest.param(16, 4, 312, id="20000", marks=[pytest.mark.full, pytest.mark.timeout(600)])])
-def test_tokens_do_not_run_out(world, env, wire, processes, threads, count):
-    """Lent and lent again, beyond a whole window: nobody sees it, and nearly all SYNs go on carrying requests."""
+@pytest.mark.parametrize("processes, threads, count, share", [
+    pytest.param(4, 2, 750, 0.99, id="6000"),
+    pytest.param(16, 4, 188, 0.95, id="12032", marks=[pytest.mark.full, pytest.mark.timeout(600)])])
+def test_tokens_do_not_run_out(world, env, wire, processes, threads, count, share):
+    """
+    Lent and lent again, beyond a whole window: nobody sees it, and nearly all go on by themselves. If the helper heard of it only when
+    none is left, one of 64 connections would go through it.
+    """
     code = tree(processes, threads, count, 1 << 30) + "run_tree()\nsay('done')\n"
     assert output(world.run(*PYTHON, code, env=env, timeout=500)) == ["done"]
     syns = wire.syns()
     total = processes * threads * count
     assert len(syns) >= total
     wire.check_tokens()
-    assert sum(one.is_programs for one in syns) >= total * 0.95
+    assert sum(one.is_programs for one in syns) >= total * share
 
 
 # When something changes in the middle ---------------------------------------------------------------------------------
