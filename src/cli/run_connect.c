@@ -368,8 +368,7 @@ static void offer_shortcut(struct run_connects *all, const struct stream *stream
 
     all->has_fast_open = all->has_fast_open || result->sent_in_syn;
     all->dialled += all->dialled < DIALS_TO_KNOW ? 1 : 0;
-    if (all->shortcut == NULL || (all->dialled < DIALS_TO_KNOW && !all->has_fast_open) || stream->tls != NULL ||
-        run_direct_concerns_others(all->direct)) {
+    if (all->shortcut == NULL || (all->dialled < DIALS_TO_KNOW && !all->has_fast_open) || stream->tls != NULL) {
         return;
     }
     if (all->dialer.proxy->has_credentials || all->has_fast_open) {

@@ -34,7 +34,7 @@ struct remembered {
 
 struct run_direct {
     char *text;
-    bool everything, has_remembered;
+    bool everything;
     size_t entry_count;
     struct entry *entries;
     unsigned ring_next;
@@ -278,19 +278,21 @@ bool run_direct_has_addr(const struct run_direct *direct, const struct socks6_ad
     return is_remembered(direct, addr);
 }
 
-static bool is_loopback(const struct entry *entry)
+void run_direct_visit(const struct run_direct *direct,
+                      void (*visit)(void *arg, const struct socks6_addr *addr, unsigned bits), void *arg)
 {
-    return sock_is_loopback(&entry->addr) && entry->bits >= (entry->addr.type == SOCKS6_ADDR_IPV4 ? 8 : 128);
-}
+    if (direct->everything) {
+        static const uint8_t zero[16];
+        const struct socks6_addr any[] = {socks6_addr_ipv4(zero, 0), socks6_addr_ipv6(zero, 0)};
 
-bool run_direct_concerns_others(const struct run_direct *direct)
-{
+        visit(arg, &any[0], 0);
+        visit(arg, &any[1], 0);
+    }
     for (size_t i = 0; i < direct->entry_count; i++) {
-        if (direct->entries[i].name == NULL && !is_loopback(&direct->entries[i])) {
-            return true;
+        if (direct->entries[i].name == NULL) {
+            visit(arg, &direct->entries[i].addr, direct->entries[i].bits);
         }
     }
-    return direct->everything || direct->has_remembered;
 }
 
 static void forget(struct run_direct *direct, uint16_t index)
@@ -318,7 +320,6 @@ void run_direct_remember(struct run_direct *direct, const struct socks6_addr *ad
     if (addr->type == SOCKS6_ADDR_NAME || sock_is_loopback(addr) || is_remembered(direct, addr)) {
         return;
     }
-    direct->has_remembered = true;
     forget(direct, index);
     bucket = bucket_of(addr);
     kept->type = addr->type;

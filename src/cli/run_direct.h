@@ -35,10 +35,11 @@ bool run_direct_has_name(const struct run_direct *direct, const char *name);
 bool run_direct_has_addr(const struct run_direct *direct, const struct socks6_addr *addr);
 
 /*
- * Whether some address other than of this machine's loopback may be direct: it has to be asked for each time. Names alone are none, before
- * an address of theirs was remembered.
+ * Each network of addresses that NO_PROXY holds: `bits` of `addr` count, 0 to 8 * addr->len. "*" is one of each family. What was remembered is
+ * not among them.
  */
-bool run_direct_concerns_others(const struct run_direct *direct);
+void run_direct_visit(const struct run_direct *direct,
+                      void (*visit)(void *arg, const struct socks6_addr *addr, unsigned bits), void *arg);
 
 /* Remembers an address of a direct name; those of the loopback need not be. */
 void run_direct_remember(struct run_direct *direct, const struct socks6_addr *addr);

@@ -178,9 +178,7 @@ static void take_direct(struct client *c, const uint8_t *body)
     memcpy(&addr, body, sizeof addr);
     if (run_addr_to_socks(&addr, &direct)) {
         run_direct_remember(connects->direct, &direct);
-        if (run_direct_concerns_others(connects->direct)) {
-            run_shortcut_withdraw(connects->shortcut);
-        }
+        run_shortcut_leave_out(connects->shortcut, &direct, direct.len * 8u);
     }
     answer(c, 0, NULL, 0);
 }

@@ -179,12 +179,18 @@ static bool may_take_shortcut(const struct run_serve_config *config)
            config->proxy->scheme == SOCKS6_SCHEME_SOCKS6 && !config->proxy->is_tls;
 }
 
+static void leave_out(void *arg, const struct socks6_addr *addr, unsigned bits)
+{
+    run_shortcut_leave_out(arg, addr, bits);
+}
+
 static void fill(struct run_serve *serve, const struct run_serve_config *config)
 {
     struct run_connects *connects = &serve->connects;
 
     run_serve_set_limit(serve, (unsigned long)sysconf(_SC_OPEN_MAX)); /* none is -1, and so ULONG_MAX */
     connects->shortcut = may_take_shortcut(config) ? config->shortcut : NULL;
+    run_direct_visit(connects->direct, leave_out, connects->shortcut);
     serve->tunnels.loop = serve->loop;
     serve->tunnels.sockets = connects->sockets;
     serve->tunnels.verbose = config->verbose > 0;

@@ -53,8 +53,7 @@ int run_shortcut_open(struct run_shortcut *shortcut)
         (void)close(fd);
         return -error;
     }
-    shortcut->share = memory;
-    shortcut->fd = fd;
+    *shortcut = (struct run_shortcut){.share = memory, .fd = fd};
     return 0;
 }
 
@@ -101,7 +100,8 @@ void run_shortcut_offer(struct run_shortcut *shortcut, int fd, struct socks6_sli
     struct run_route route = {.session_len = (uint32_t)session.len, .has_fast_open = has_fast_open};
     socklen_t len = sizeof route.namespace;
 
-    if (shortcut == NULL || session.len > sizeof route.session || is_known(shortcut->share, session, has_fast_open)) {
+    if (shortcut == NULL || shortcut->is_over || session.len > sizeof route.session ||
+        is_known(shortcut->share, session, has_fast_open)) {
         return;
     }
     if (!is_near(fd) || !find_proxy(fd, &route.proxy) || is_link_local(&route.proxy) ||
@@ -176,5 +176,24 @@ void run_shortcut_withdraw(struct run_shortcut *shortcut)
 {
     if (shortcut != NULL) {
         run_share_withdraw(shortcut->share);
+    }
+}
+
+static bool is_loopback(const struct socks6_addr *addr, unsigned bits)
+{
+    return sock_is_loopback(addr) && bits >= (addr->type == SOCKS6_ADDR_IPV4 ? 8 : 128);
+}
+
+void run_shortcut_leave_out(struct run_shortcut *shortcut, const struct socks6_addr *addr, unsigned bits)
+{
+    struct run_addr network;
+
+    if (shortcut == NULL || shortcut->is_over || is_loopback(addr, bits) ||
+        !run_addr_from_socks(addr, addr->type == SOCKS6_ADDR_IPV4 ? AF_INET : AF_INET6, &network)) {
+        return;
+    }
+    if (!run_share_add_network(shortcut->share, &network, bits)) {
+        run_share_withdraw(shortcut->share);
+        shortcut->is_over = true;
     }
 }

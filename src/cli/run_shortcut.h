@@ -15,7 +15,8 @@
 
 struct run_shortcut {
     struct run_share *share;
-    int fd; /* to be given to programs, for mmap(2) */
+    int fd;       /* to be given to programs, for mmap(2) */
+    bool is_over; /* nothing is offered any more */
 };
 
 /*
@@ -41,7 +42,12 @@ bool run_shortcut_find(const struct run_shortcut *shortcut, uint64_t cookie, str
                        struct run_addr *local);
 /* See run_share_take_ipv6(). */
 enum run_share_ipv6 run_shortcut_take_ipv6(struct run_shortcut *shortcut);
-/* Programs have to ask from now on. */
+/* Programs have to ask, until there is another offer. */
 void run_shortcut_withdraw(struct run_shortcut *shortcut);
+/*
+ * Connections into this network are not for programs to make: they have to ask. `bits` of the address count, 0 to 8 * addr->len. Loopback needs
+ * no saying, names have no place. If it is one too many (RUN_SHARE_NETWORKS_MAX), programs have to ask whatever it is, from now on.
+ */
+void run_shortcut_leave_out(struct run_shortcut *shortcut, const struct socks6_addr *addr, unsigned bits);
 
 #endif

@@ -120,7 +120,7 @@ static bool may_go(struct trip *trip, bool is_known_plain)
 {
     trip->share = share_get();
     if (trip->share == NULL || trip->destination->port == 0 || trip->destination->port == ADDR_DNS_PORT ||
-        !run_share_route(trip->share, &trip->route)) {
+        run_share_has_network(trip->share, trip->destination) || !run_share_route(trip->share, &trip->route)) {
         return false;
     }
     return (is_known_plain || is_plain(trip->fd)) && is_in_namespace(trip->fd, trip->route.namespace) &&

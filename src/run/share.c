@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define WORDS_OF(type) ((sizeof(type) + sizeof(uint64_t) - 1) / sizeof(uint64_t))
 #define WAYS 4u
@@ -26,6 +27,12 @@ struct entry {
     _Atomic uint64_t words[WORDS_OF(struct known)];
 };
 
+/* Of IPv4 as of ::ffff:0:0/96. */
+struct network {
+    _Atomic uint64_t high, low;
+    atomic_uint bits;
+};
+
 struct run_share {
     _Atomic uint64_t route_sequence;
     _Atomic uint64_t route_words[WORDS_OF(struct run_route)];
@@ -35,6 +42,8 @@ struct run_share {
     atomic_uint misses;       /* in a row: how long to go without waiting */
     atomic_uint skips;        /* that are left */
     atomic_uint ipv6;         /* enum run_share_ipv6 */
+    atomic_uint network_count;
+    struct network networks[RUN_SHARE_NETWORKS_MAX];
     struct entry table[SETS][WAYS];
 };
 
@@ -146,6 +155,86 @@ void run_share_doubt(struct run_share *share, uint64_t serial)
            !atomic_compare_exchange_weak_explicit(&share->doubted, &doubted, serial, memory_order_acq_rel,
                                                   memory_order_acquire)) {
     }
+}
+
+/* --- networks --- */
+
+struct prefix {
+    uint64_t high, low;
+    unsigned bits;
+};
+
+static uint64_t big_endian(const uint8_t *bytes)
+{
+    uint64_t value = 0;
+
+    for (unsigned i = 0; i < sizeof value; i++) {
+        value = value << 8 | bytes[i];
+    }
+    return value;
+}
+
+static struct prefix prefix_of(const struct run_addr *addr, unsigned bits)
+{
+    if (addr->family == AF_INET) {
+        uint64_t mapped = UINT64_C(0xffff) << 32;
+
+        return (struct prefix){.low = mapped | big_endian(addr->bytes) >> 32, .bits = 96 + bits};
+    }
+    return (struct prefix){.high = big_endian(addr->bytes), .low = big_endian(addr->bytes + 8), .bits = bits};
+}
+
+/* The first `bits` of 64, which may be more. */
+static uint64_t mask_of(unsigned bits)
+{
+    return bits == 0 ? 0 : bits >= 64 ? UINT64_MAX : UINT64_MAX << (64 - bits);
+}
+
+static bool holds(const struct network *network, const struct prefix *prefix)
+{
+    unsigned bits = atomic_load_explicit(&network->bits, memory_order_relaxed);
+    uint64_t high = atomic_load_explicit(&network->high, memory_order_relaxed);
+    uint64_t low = atomic_load_explicit(&network->low, memory_order_relaxed);
+
+    return bits <= prefix->bits && ((high ^ prefix->high) & mask_of(bits)) == 0 &&
+           ((low ^ prefix->low) & mask_of(bits > 64 ? bits - 64 : 0)) == 0;
+}
+
+static bool is_held(const struct run_share *share, const struct prefix *prefix)
+{
+    unsigned count = atomic_load_explicit(&share->network_count, memory_order_acquire);
+
+    for (unsigned i = 0; i < count && i < RUN_SHARE_NETWORKS_MAX; i++) {
+        if (holds(&share->networks[i], prefix)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool run_share_add_network(struct run_share *share, const struct run_addr *addr, unsigned bits)
+{
+    struct prefix prefix = prefix_of(addr, bits);
+    unsigned count = atomic_load_explicit(&share->network_count, memory_order_relaxed);
+
+    if (is_held(share, &prefix)) {
+        return true;
+    }
+    if (count >= RUN_SHARE_NETWORKS_MAX) {
+        return false;
+    }
+    atomic_store_explicit(&share->networks[count].high, prefix.high, memory_order_relaxed);
+    atomic_store_explicit(&share->networks[count].low, prefix.low, memory_order_relaxed);
+    atomic_store_explicit(&share->networks[count].bits, prefix.bits, memory_order_relaxed);
+    atomic_store_explicit(&share->network_count, count + 1, memory_order_release);
+    return true;
+}
+
+bool run_share_has_network(const struct run_share *share, const struct run_addr *addr)
+{
+    struct prefix prefix = prefix_of(addr, addr->family == AF_INET ? 32 : 128);
+
+    return is_held(share, &prefix);
 }
 
 /* --- tokens --- */

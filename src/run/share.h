@@ -1,7 +1,8 @@
 /*
  * Memory that the helper of `socks6 run` shares with the programs of its own user, so that a connection need not concern the helper:
  *
- *   the route     how to reach the proxy, for programs that connect to it themselves. Written by the helper.
+ *   the route     how to reach the proxy, for programs that connect to it themselves; and the
+ *                 networks that are none of their business. Written by the helper.
  *   the sockets   what was connected that way, by cookie. Written by the programs, read by the helper when somebody asks for one
  *                 that he has not connected himself (RUN_STATUS).
  *   a few hints   which either side may lose.
@@ -45,6 +46,18 @@ void run_share_withdraw(struct run_share *share);
 bool run_share_route(const struct run_share *share, struct run_route *out);
 /* It was of no use: nobody takes it any more. Without effect if it is not the route that is there now. */
 void run_share_doubt(struct run_share *share, uint64_t serial);
+
+/*
+ * Networks that concern the helper, route or no route: what is direct, so far as programs do not see it themselves. They are added and stay.
+ */
+#define RUN_SHARE_NETWORKS_MAX 256u
+/*
+ * Of the helper, before anybody has reason to ask. `bits` of the address count, 0 to 32 or 128; those of an IPv4 address also for whoever
+ * sees it as an IPv4-mapped one. False if there is no room.
+ */
+bool run_share_add_network(struct run_share *share, const struct run_addr *addr, unsigned bits);
+/* Whether the address lies in one of them. Its port does not count. */
+bool run_share_has_network(const struct run_share *share, const struct run_addr *addr);
 
 /*
  * Idempotence tokens of the route's session: what travels in a SYN can arrive twice, and is acted on once if it spends one. Each is given

@@ -1006,10 +1006,15 @@ def test_never_over_tls(world, trace, tmp_path):
     assert output(done) == ["stream"], done
 
 
+TOO_MANY = ",".join(f"192.0.{2 + number // 256}.{number % 256}" for number in range(257))
+
+
 @pytest.mark.parametrize("options, scheme, no_proxy, expected", [
     (["--early"], "socks6", None, "stream"), (["--fake-names"], "socks6", None, "handed over"), (["-vv"], "socks6", None, "handed over"),
-    ([], "socks5h", None, "handed over"), ([], "socks6", "10.99.0.0/16", "handed over"), ([], "socks6", "192.0.2.1", "handed over"),
-    ([], "socks6", "127.0.0.0/7", "handed over"), ([], "socks6", "2001:db8::/32", "handed over"),
+    ([], "socks5h", None, "handed over"),
+    ([], "socks6", TOO_MANY, "handed over"), ([], "socks6", TOO_MANY.replace("192.0.2.0,", "", 1), "handed over own"),
+    ([], "socks6", "10.99.0.0/16", "handed over own"), ([], "socks6", "192.0.2.1", "handed over own"),
+    ([], "socks6", "127.0.0.0/7,2001:db8::/32", "handed over own"),
     ([], "socks6", "localhost,127.0.0.1,::1", "handed over own"), ([], "socks6", "localhost,127.0.0.0/8,.internal.test", "handed over own"),
     (["-v"], "socks6", None, "handed over own"), (["--no-session"], "socks6", None, "handed over own"),
     (["--no-tfo"], "socks6", None, "handed over own"), (["--no-early-data"], "socks6", None, "handed over own")])
@@ -1039,14 +1044,18 @@ def test_what_verbose_says(world, trace):
     assert sum(f"connect to {run_world.REFUSING}:{run_world.ECHO}: " in line for line in said) == 1, said
 
 
-def test_network_of_no_proxy_is_direct(world, trace):
+@pytest.mark.parametrize("no_proxy", [f"{run_world.ELSEWHERE}/31", f"192.0.2.1 ,[{run_world.ELSEWHERE}]", f"::ffff:{run_world.ELSEWHERE}"])
+def test_network_of_no_proxy_is_direct(world, trace, no_proxy):
+    """And only that. Also for a socket of the other family."""
     code = SOME + """
 sock, how = go(ELSEWHERE, ECHO)
 echoes(sock)
 say(how)
+say(go("::ffff:" + ELSEWHERE, ECHO, socket.AF_INET6)[1], go("::ffff:" + SERVER, ECHO, socket.AF_INET6)[1])
+say(go(SERVER, ECHO)[1])
 """
-    done = world.run(*PYTHON, code, env={**trace.env, "NO_PROXY": f"{run_world.ELSEWHERE}/31"})
-    assert output(done) == ["handed over", "direct"], done
+    done = world.run(*PYTHON, code, env={**trace.env, "NO_PROXY": no_proxy})
+    assert output(done) == ["handed over own", "direct", "direct own", "own"], done
     assert world.leaks()["away"] > 0
     world.settle()
 
@@ -1065,7 +1074,7 @@ for _ in range(2):
     say(*(how for _, how in connections))
 """
     done = world.run(*PYTHON, code, env={**trace.env, "NO_PROXY": "web.run.test"})
-    assert output(done) == ["own own", "True", "handed over direct", "handed over direct"], done
+    assert output(done) == ["own own", "True", "own direct", "own direct"], done
     world.settle()
 
 

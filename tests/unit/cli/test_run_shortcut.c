@@ -21,6 +21,8 @@
 
 #include <cmocka.h>
 
+#include "run/addr.h"
+
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
 #endif
@@ -203,7 +205,7 @@ static unsigned count_fds(void)
 
 static void test_the_file_cannot_be_resized(void **state)
 {
-    struct run_shortcut shortcut = {NULL, -1};
+    struct run_shortcut shortcut = {.fd = -1};
     unsigned fds = count_fds();
     struct stat stat;
     struct run_route route;
@@ -226,7 +228,7 @@ static void test_the_file_cannot_be_resized(void **state)
 
 static void test_both_sides_have_the_same_memory(void **state)
 {
-    struct run_shortcut shortcut = {NULL, -1};
+    struct run_shortcut shortcut = {.fd = -1};
     const struct run_addr here = {.family = AF_INET, .port = 1}, there = {.family = AF_INET, .port = 2};
     struct run_addr peer, local;
     struct run_share *other;
@@ -259,7 +261,7 @@ static void test_a_file_that_cannot_be_made(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct run_shortcut shortcut = {NULL, -1};
+        struct run_shortcut shortcut = {.fd = -1};
         unsigned fds = count_fds();
         int rc;
 
@@ -472,6 +474,62 @@ static void test_withdrawn(void **state)
     assert_false(has_route(rig));
     assert_true(is_offered(rig, session));
     assert_true(rig->route.serial > serial);
+}
+
+static bool leave_out(struct rig *rig, const char *text, unsigned bits)
+{
+    struct socks6_addr addr;
+    struct run_addr asked = {.family = 0};
+
+    assert_int_equal(socks6_addr_parse(text, 0, &addr), SOCKS6_OK);
+    run_shortcut_leave_out(&rig->shortcut, &addr, bits);
+    return run_addr_from_socks(&addr, addr.type == SOCKS6_ADDR_IPV4 ? AF_INET : AF_INET6, &asked) &&
+           run_share_has_network(rig->shortcut.share, &asked);
+}
+
+static void test_what_is_direct_is_left_out(void **state)
+{
+    struct rig *rig = *state;
+
+    assert_true(leave_out(rig, "192.0.2.1", 32));
+    assert_true(leave_out(rig, "2001:db8::1", 128));
+    assert_true(leave_out(rig, "127.0.0.0", 7)); /* holds others, too */
+    assert_true(leave_out(rig, "::1", 127));
+    assert_true(is_offered(rig, session));
+}
+
+static void test_loopback_and_names_take_no_room(void **state)
+{
+    struct rig *rig = *state;
+
+    for (unsigned i = 0; i <= RUN_SHARE_NETWORKS_MAX; i++) {
+        assert_false(leave_out(rig, "127.0.0.1", 32));
+        assert_false(leave_out(rig, "127.0.0.0", 8));
+        assert_false(leave_out(rig, "::1", 128));
+        assert_false(leave_out(rig, "name.test", 0));
+    }
+    assert_true(is_offered(rig, session));
+}
+
+static void test_one_network_too_many_is_the_end(void **state)
+{
+    struct rig *rig = *state;
+
+    assert_true(is_offered(rig, session));
+    for (unsigned i = 0; i < RUN_SHARE_NETWORKS_MAX; i++) {
+        const uint8_t bytes[] = {10, 0, 0, (uint8_t)i};
+        struct socks6_addr addr = socks6_addr_ipv4(bytes, 0);
+
+        run_shortcut_leave_out(&rig->shortcut, &addr, 32);
+        assert_true(has_route(rig));
+    }
+    assert_true(leave_out(rig, "10.0.0.7", 32)); /* is there already */
+    assert_true(has_route(rig));
+    assert_false(leave_out(rig, "10.0.1.0", 32));
+    assert_false(has_route(rig));
+    assert_false(is_offered(rig, session));
+    assert_false(is_offered(rig, other_session));
+    assert_false(leave_out(rig, "10.0.1.0", 32));
 }
 
 static void test_longest_session(void **state)
@@ -743,9 +801,11 @@ static void test_without_a_shortcut_nothing_happens(void **state)
 {
     struct rig *rig = *state;
     struct run_addr peer = {.family = 1}, local = {.family = 2};
+    struct socks6_addr addr = socks6_addr_ipv4((const uint8_t[]){192, 0, 2, 1}, 0);
 
     run_shortcut_offer(NULL, rig->fd, session, false);
     run_shortcut_withdraw(NULL);
+    run_shortcut_leave_out(NULL, &addr, 32);
     assert_false(run_shortcut_find(NULL, 1, &peer, &local));
     assert_int_equal(peer.family, 1);
     assert_int_equal(local.family, 2);
@@ -768,6 +828,9 @@ int main(void)
         TEST(test_what_is_known_is_not_offered_again),
         TEST(test_what_was_doubted_is_offered_anew),
         TEST(test_withdrawn),
+        TEST(test_what_is_direct_is_left_out),
+        TEST(test_loopback_and_names_take_no_room),
+        TEST(test_one_network_too_many_is_the_end),
         TEST(test_longest_session),
         TEST(test_what_the_kernel_does_not_say_is_not_offered),
         TEST(test_a_connection_that_is_over_is_not_offered),

@@ -4,6 +4,7 @@
  */
 #include "run/share.h"
 
+#include <arpa/inet.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -603,6 +604,130 @@ static void test_a_set_of_dead_writers_takes_nothing_more(void **state)
     }
 }
 
+/* --- networks --- */
+
+static struct run_addr host(const char *text)
+{
+    struct run_addr addr = {.family = strchr(text, ':') != NULL ? AF_INET6 : AF_INET, .port = 80};
+
+    assert_int_equal(inet_pton(addr.family, text, addr.bytes), 1);
+    return addr;
+}
+
+static bool add_network(const char *text, unsigned bits)
+{
+    struct run_addr addr = host(text);
+
+    return run_share_add_network(share, &addr, bits);
+}
+
+static bool is_left_out(const char *text)
+{
+    struct run_addr addr = host(text);
+
+    return run_share_has_network(share, &addr);
+}
+
+static void test_networks_hold_what_begins_like_them(void **state)
+{
+    static const struct {
+        const char *network;
+        unsigned bits;
+        const char *within[4], *outside[4];
+    } cases[] = {
+        {"192.0.2.1", 32, {"192.0.2.1", "::ffff:192.0.2.1"}, {"192.0.2.0", "192.0.2.3", "::192.0.2.1", "c000:201::"}},
+        {"10.1.2.3", 8, {"10.0.0.0", "10.255.255.255"}, {"9.255.255.255", "11.0.0.0", "::ffff:11.0.0.0"}},
+        {"192.0.2.130", 25, {"192.0.2.128", "192.0.2.255"}, {"192.0.2.127", "192.0.3.128"}},
+        {"0.0.0.0", 0, {"0.0.0.0", "255.255.255.255", "::ffff:1.2.3.4"}, {"::", "::1", "::fffe:0:0", "2001:db8::"}},
+        {"::", 0, {"::", "ffff::", "192.0.2.1"}, {NULL}},
+        {"2001:db8::1", 128, {"2001:db8::1"}, {"2001:db8::", "2001:db8::3", "2001:db9::1"}},
+        {"2001:db8::", 32, {"2001:db8::", "2001:db8:ffff::ffff"}, {"2001:db7::", "2001:db9::", "32.1.13.184"}},
+        {"2001:db8:1:2::", 64, {"2001:db8:1:2::", "2001:db8:1:2:8000::"}, {"2001:db8:1:3::", "2001:db8:1:1::"}},
+        {"2001:db8:1:2:8000::", 65, {"2001:db8:1:2:8000::", "2001:db8:1:2:ffff::"}, {"2001:db8:1:2:7fff::"}},
+        {"fe80::", 10, {"fe80::1", "febf::"}, {"fec0::", "fe7f::"}},
+        {"::1", 127, {"::1", "::"}, {"::2"}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        wipe();
+        assert_true(add_network(cases[i].network, cases[i].bits));
+        for (size_t k = 0; k < 4 && cases[i].within[k] != NULL; k++) {
+            assert_true(is_left_out(cases[i].within[k]));
+        }
+        for (size_t k = 0; k < 4 && cases[i].outside[k] != NULL; k++) {
+            assert_false(is_left_out(cases[i].outside[k]));
+        }
+    }
+}
+
+static void test_networks_stay(void **state)
+{
+    (void)state;
+    assert_false(is_left_out("192.0.2.1"));
+    assert_true(add_network("192.0.2.1", 32));
+    publish(1);
+    assert_true(add_network("2001:db8::", 32));
+    run_share_withdraw(share);
+    publish(2);
+    assert_true(is_left_out("192.0.2.1"));
+    assert_true(is_left_out("2001:db8::1"));
+    assert_false(is_left_out("192.0.2.2"));
+    (void)expect_route(2);
+}
+
+static struct run_addr numbered(unsigned number)
+{
+    return (struct run_addr){.family = AF_INET, .bytes = {10, 0, (uint8_t)(number >> 8), (uint8_t)number}};
+}
+
+static bool add_numbered(unsigned number)
+{
+    struct run_addr addr = numbered(number);
+
+    return run_share_add_network(share, &addr, 32);
+}
+
+static void test_networks_take_room_once(void **state)
+{
+    (void)state;
+    assert_true(add_network("192.0.2.0", 24));
+    for (unsigned i = 0; i < RUN_SHARE_NETWORKS_MAX; i++) { /* all in that one */
+        assert_true(add_network("192.0.2.0", 24));
+        assert_true(add_network("192.0.2.7", 32));
+    }
+    for (unsigned i = 1; i < RUN_SHARE_NETWORKS_MAX; i++) {
+        assert_true(add_numbered(i));
+    }
+    assert_false(add_numbered(0));
+    assert_false(add_network("192.0.0.0", 16)); /* more than that one */
+    assert_true(add_numbered(1));
+    assert_true(add_network("192.0.2.128", 25));
+    assert_true(is_left_out("10.0.0.255"));
+    assert_false(is_left_out("10.0.0.0"));
+}
+
+static void test_a_damaged_count_of_networks_leads_nowhere(void **state)
+{
+    size_t at;
+
+    (void)state;
+    remember();
+    assert_true(add_network("::", 0)); /* which is all zero */
+    assert_int_equal(count_changes(sizeof(uint32_t)), 1);
+    at = first_change(sizeof(uint32_t));
+    wipe();
+    for (unsigned i = 1; i <= RUN_SHARE_NETWORKS_MAX; i++) {
+        assert_true(add_numbered(i));
+    }
+    poke32(at, UINT32_MAX);
+    remember();
+    assert_false(add_numbered(0));
+    assert_false(is_left_out("10.0.0.0"));
+    assert_true(add_numbered(RUN_SHARE_NETWORKS_MAX));
+    assert_int_equal(count_changes(1), 0);
+}
+
 /* --- tokens --- */
 
 /* The next token is this one; whether its taker is to tell the helper. */
@@ -897,6 +1022,8 @@ static void test_random_memory_does_no_harm(void **state)
             (void)run_share_is_patient(share);
             run_share_was_quick(share, cookie % 2 == 0);
             (void)run_share_take_ipv6(share);
+            (void)is_left_out("192.0.2.1");
+            (void)add_numbered((unsigned)cookie);
             use_tokens((uint32_t)cookie);
             run_share_doubt(share, cookie);
             publish(cookie);
@@ -1247,6 +1374,10 @@ int main(void)
         TEST(test_processors_do_not_drive_each_other_out),
         TEST(test_an_entry_of_a_dead_writer_is_passed_over),
         TEST(test_a_set_of_dead_writers_takes_nothing_more),
+        TEST(test_networks_hold_what_begins_like_them),
+        TEST(test_networks_stay),
+        TEST(test_networks_take_room_once),
+        TEST(test_a_damaged_count_of_networks_leads_nowhere),
         TEST(test_tokens_are_given_out_in_order_and_once),
         TEST(test_tokens_behind_those_that_are_left_join_them),
         TEST(test_other_tokens_take_the_place_of_those_that_are_left),
