@@ -3,6 +3,7 @@
 A series is a dict from round to value. Ratios are taken within a round, where both values were measured seconds apart,
 and only then summarised: what else the machine did at the time then hits both.
 """
+import math
 import statistics
 from dataclasses import dataclass
 
@@ -109,6 +110,32 @@ def judge(comparison, sense, goal):
     if goal == 1.0 and control[1] - control[0] <= LEVEL_NOISE:
         return MET
     return UNCLEAR
+
+
+LUCK = 0.05  # how often tossing a coin may do as well
+
+
+def tail(wins, tosses):
+    """How likely `wins` of `tosses`, or more, are by luck."""
+    return sum(math.comb(tosses, k) for k in range(wins, tosses + 1)) / 2 ** tosses
+
+
+def judge_order(ours, peer, *, problems=()):
+    """Whether we are ahead of a peer at all, by however little: (text, verdict). `ours` are series of the same target under
+    several names. In each of them we must be ahead in more rounds than luck explains (a sign test; it asks nothing of the noise
+    but that the order within a round is random), so that a name which was lucky does not decide alone."""
+    if problems:
+        return f"n/s (errors: {problems[0]})", UNKNOWN
+    counts = []
+    for series in ours:
+        ratios = [ratio for ratio in paired(series, peer) if ratio != 1]
+        if not ratios:
+            return "n/s (not measured together)", UNKNOWN
+        counts.append((sum(ratio > 1 for ratio in ratios), len(ratios)))
+    text = " and ".join(f"in {wins} of {rounds}" for wins, rounds in counts) + " rounds"
+    if all(tail(wins, rounds) <= LUCK for wins, rounds in counts):
+        return text, MET
+    return text, MISSED if all(tail(rounds - wins, rounds) <= LUCK for wins, rounds in counts) else UNCLEAR
 
 
 def compare_difference(first, second, control, *, problems=(), is_quick=False):

@@ -457,6 +457,41 @@ def test_wrapping_is_judged_against_its_goal(ours, verdict):
     assert "| socks6 run |" in text and "| 50.00 | 60.00 | 1.0 |" in text and "Left out: torsocks: it is not installed." in text
 
 
+def order_of(*counts, rounds=9):
+    """Of rounds in which we are ahead, for each of our names."""
+    ours = [{number: 2 if number < count else 0.5 for number in range(rounds)} for count in counts]
+    return stats.judge_order(ours, dict.fromkeys(range(rounds), 1))
+
+
+def test_being_ahead_takes_more_than_luck_under_each_name():
+    assert stats.tail(0, 9) == 1 and stats.tail(9, 9) == 1 / 512 and stats.tail(8, 9) == 10 / 512
+    assert order_of(9, 8) == ("in 9 of 9 and in 8 of 9 rounds", stats.MET)
+    assert order_of(9, 7) == ("in 9 of 9 and in 7 of 9 rounds", stats.UNCLEAR)
+    assert order_of(5, 5, rounds=5)[1] == stats.MET
+    assert order_of(4, 4, rounds=4)[1] == order_of(9, 0)[1] == order_of(2, 1)[1] == stats.UNCLEAR
+    assert order_of(1, 0)[1] == stats.MISSED
+
+
+def test_being_ahead_is_not_judged_without_samples():
+    assert stats.judge_order([{0: 1}, {}], {0: 2})[1] == stats.UNKNOWN
+    assert stats.judge_order([{0: 1}, {0: 1}], {0: 1}) == ("n/s (not measured together)", stats.UNKNOWN)  # level in all
+    assert stats.judge_order([{0: 1}], {0: 2}, problems=["run: 3 errors"]) == ("n/s (errors: run: 3 errors)", stats.UNKNOWN)
+
+
+@pytest.mark.parametrize("again, verdict", [(101, stats.MET), (99, stats.UNCLEAR)])
+def test_wrapping_on_loopback_is_to_be_ahead(again, verdict):
+    class Options(WrapOptions):
+        measures = ["loopback-connect"]
+    samples = [{**sample, "measure": "loopback-connect"} for sample in wrap_samples({"run": 101, "run-again": again, "proxychains4": 100})]
+    results = wrap_report.evaluate(samples, wrap.TARGETS, wrap.MEASURES, Options, [], 50)
+    wins = 5 if again > 100 else 0
+    measured = f"in 5 of 5 and in {wins} of 5 rounds"
+    assert results["goals"] == [{"text": "new connections on loopback: ahead of proxychains4", "goal": None, "measured": measured,
+                                 "verdict": verdict}]
+    assert results["measures"]["loopback-connect"]["targets"]["run"]["rates"] == {number: 101 + number for number in range(5)}
+    assert f"ahead of proxychains4 | ahead | {measured} | {verdict} |" in wrap_report.markdown(results)
+
+
 def test_wrapping_with_errors_is_not_judged():
     results = wrap_results({"run": 300, "run-again": 300, "proxychains4": 100}, proxychains4={"problem": "3 errors"})
     assert results["goals"][0]["verdict"] == stats.UNKNOWN
