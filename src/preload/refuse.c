@@ -3,8 +3,10 @@
  * --allow-direct. The kernel is asked first, so that its own errors are what the program sees.
  */
 #include <errno.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/socket.h>
 
 #include "preload/addr.h"
@@ -15,6 +17,7 @@
 #include "preload/sys.h"
 #include "preload/talk.h"
 
+#define LOOPBACK_INDEX 1 /* of the interface, in each network namespace */
 #define TYPE_MASK 0xf  /* the rest of the type is SOCK_NONBLOCK and SOCK_CLOEXEC */
 #define TYPE_PACKET 10 /* SOCK_PACKET of Linux 2.0: whole frames */
 
@@ -95,20 +98,60 @@ static bool is_stream(int fd)
     return sys_get_int(fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM;
 }
 
-/* Datagrams at a port that others can know. The address of a TCP connection's end, on the other hand, is harmless. */
+/* What does not come over the loopback device is dropped. False if it cannot be had. */
+static bool attach_filter(int fd)
+{
+    static const struct sock_filter steps[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_IFINDEX)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, LOOPBACK_INDEX, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+    };
+    const struct sock_fprog filter = {sizeof steps / sizeof *steps, (struct sock_filter *)(uintptr_t)steps};
+
+    return sys_setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) == 0;
+}
+
+/* After bind(2). The program cannot take it off, nor replace it. */
+static void settle_filter(int fd, bool is_bound)
+{
+    const int on = 1;
+
+    (void)sys_setsockopt(fd, SOL_SOCKET, is_bound ? SO_LOCK_FILTER : SO_DETACH_FILTER, &on, sizeof on);
+    if (is_bound) {
+        talk_note(RUN_NOTE_REFUSED, "receive from other machines without TCP: refused");
+    }
+}
+
+static int refuse_bind(const struct run_addr *local)
+{
+    char text[ADDR_TEXT_LEN];
+
+    talk_note(RUN_NOTE_REFUSED, "receive at %s, without TCP: refused", addr_text(local, text));
+    errno = EADDRNOTAVAIL; /* with EACCES some try one port after the other */
+    return -1;
+}
+
+/*
+ * Datagrams at a port that others can know. Servers take one, who shall not be reached; and so do resolvers, to ask from where nobody
+ * guesses: both have it, and hear this machine alone. The address of a TCP connection's end, on the other hand, is harmless.
+ */
 PRELOAD_HOOK(int, bind, int fd, const struct sockaddr *addr, socklen_t len)
 {
     struct run_addr local;
-    char text[ADDR_TEXT_LEN];
+    int rc;
 
     fresh_bind(fd);
     if (preload_config()->allow_direct || !addr_parse(addr, len, &local, NULL) || local.port == 0 ||
         addr_is_loopback(&local) || !is_inet(fd) || is_stream(fd)) {
         return real_as_hook(bind)(fd, addr, len);
     }
-    talk_note(RUN_NOTE_REFUSED, "receive at %s, without TCP: refused", addr_text(&local, text));
-    errno = EACCES;
-    return -1;
+    if (!attach_filter(fd)) {
+        return refuse_bind(&local);
+    }
+    rc = real_as_hook(bind)(fd, addr, len);
+    settle_filter(fd, rc == 0);
+    return rc;
 }
 
 /* Not bound yet is bound to all addresses, as soon as it listens. What is connected cannot listen. */

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -1318,7 +1319,7 @@ static int refused(int rc)
 
 static void test_other_ways_out_are_refused(void **state)
 {
-    struct sockaddr_in far = address("192.0.2.1", 123), wild = address("0.0.0.0", 0), fixed = address("0.0.0.0", 40123);
+    struct sockaddr_in far = address("192.0.2.1", 123), wild = address("0.0.0.0", 0);
     struct sockaddr_in sly = address("192.0.2.1", 123);
     struct ip_mreqn group = {.imr_multiaddr.s_addr = htonl(0xe00000fbu)};
     struct iovec iov = {(char[]){'x'}, 1};
@@ -1334,7 +1335,6 @@ static void test_other_ways_out_are_refused(void **state)
     assert_int_equal(refused((int)sendto(udp, "x", 1, MSG_FASTOPEN, (struct sockaddr *)&far, sizeof far)), ENETUNREACH);
     assert_int_equal(refused((int)sendmsg(udp, &message, 0)), ENETUNREACH);
     assert_int_equal(refused(sendmmsg(udp, &messages, 1, 0)), ENETUNREACH);
-    assert_int_equal(refused(bind(udp, (struct sockaddr *)&fixed, sizeof fixed)), EACCES);
     assert_return_code(bind(udp, (struct sockaddr *)&wild, sizeof wild), errno);
     assert_int_equal(refused(setsockopt(udp, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof group)), ENODEV);
     assert_int_equal(refused(listen(tcp, 1)), EACCES);
@@ -1366,6 +1366,57 @@ static void test_loopback_datagrams_are_direct(void **state)
     assert_int_equal(name.sin_addr.s_addr, htonl(INADDR_LOOPBACK));
     (void)close(a);
     (void)close(b);
+}
+
+/* How many instructions its filter has, or -errno. */
+static int filter_len(int fd)
+{
+    struct sock_filter steps[16];
+    socklen_t count = sizeof steps / sizeof *steps; /* of instructions */
+
+    return getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, steps, &count) == 0 ? (int)count : -errno;
+}
+
+/* A port of ours, as resolvers bind one. That others do not reach it is shown where there are others: tests/e2e/test_run_udp.py. */
+static void test_ports_for_datagrams_are_for_this_machine(void **state)
+{
+    const int on = 1;
+    struct sockaddr_in fixed = address("0.0.0.0", 0), name;
+    socklen_t len = sizeof name;
+    int first = socket(AF_INET, SOCK_DGRAM, 0), second = socket(AF_INET, SOCK_DGRAM, 0);
+    char byte;
+
+    (void)state;
+    assert_return_code(bind(first, (struct sockaddr *)&fixed, sizeof fixed), errno); /* who finds us a port */
+    assert_int_equal(filter_len(first), 0);
+    assert_return_code(getsockname(first, (struct sockaddr *)&fixed, &len), errno);
+    assert_int_equal(refused(bind(second, (struct sockaddr *)&fixed, sizeof fixed)), EADDRINUSE);
+    assert_int_equal(filter_len(second), 0);
+    (void)close(first);
+    assert_return_code(bind(second, (struct sockaddr *)&fixed, sizeof fixed), errno);
+    assert_return_code(getsockname(second, (struct sockaddr *)&name, &len), errno);
+    assert_memory_equal(&name, &fixed, sizeof name);
+    assert_true(filter_len(second) > 0);
+    assert_int_equal(refused(setsockopt(second, SOL_SOCKET, SO_DETACH_FILTER, &on, sizeof on)), EPERM);
+
+    first = socket(AF_INET, SOCK_DGRAM, 0);
+    name = address("127.0.0.1", ntohs(fixed.sin_port));
+    assert_int_equal(sendto(first, "x", 1, 0, (struct sockaddr *)&name, sizeof name), 1);
+    assert_int_equal(recv(second, &byte, 1, 0), 1);
+    (void)close(first);
+    (void)close(second);
+}
+
+static void test_a_port_that_others_could_reach_is_refused(void **state)
+{
+    const int on = 1;
+    struct sockaddr_in fixed = address("0.0.0.0", 40123);
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+    (void)state;
+    assert_return_code(setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof on), errno);
+    assert_int_equal(refused(bind(fd, (struct sockaddr *)&fixed, sizeof fixed)), EADDRNOTAVAIL);
+    (void)close(fd);
 }
 
 int main(int argc, char **argv)
@@ -1404,6 +1455,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_dns_over_udp_from_ipv6_sockets),
         cmocka_unit_test(test_other_ways_out_are_refused),
         cmocka_unit_test(test_loopback_datagrams_are_direct),
+        cmocka_unit_test(test_ports_for_datagrams_are_for_this_machine),
+        cmocka_unit_test(test_a_port_that_others_could_reach_is_refused),
     };
     struct sigaction action = {.sa_handler = count_pipe};
 
