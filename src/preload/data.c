@@ -17,7 +17,7 @@ ssize_t data_received(int fd, ssize_t rc)
     struct slot slot;
     int error;
 
-    if (rc > 0 || (rc < 0 && errno != ECONNRESET) || !stream_find(fd, &slot)) {
+    if (rc > 0 || (rc < 0 && errno != ECONNRESET) || !stream_find_in_passing(fd, &slot)) {
         return rc;
     }
     if (rc == 0 && (slot.state == SLOT_OVER || !stream_has_hung_up(fd))) {
@@ -43,7 +43,7 @@ static void widen(int fd)
     struct slot slot;
     int bytes = SLOTS_WIDE_BYTES / 2;
 
-    if (stream_find(fd, &slot)) {
+    if (stream_find_in_passing(fd, &slot)) {
         (void)sys_setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
         slot.state = SLOT_CONNECTED;
         slot.is_narrow = 0;
@@ -56,7 +56,7 @@ static ssize_t sent_nothing(int fd, enum data_pipe pipe)
     int error = errno;
     struct slot slot;
 
-    if (stream_find(fd, &slot)) {
+    if (stream_find_in_passing(fd, &slot)) {
         error = stream_take_error(fd, &slot);
         error = error == 0 ? EPIPE : error;
     }

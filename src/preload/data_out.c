@@ -103,10 +103,19 @@ static int open_fast(int fd, const void *addr, socklen_t len, int flags)
     return connect_any(fd, addr, len, (flags & MSG_DONTWAIT) != 0);
 }
 
+/* Or of no family, which is AF_INET to an IPv4 socket. */
+static bool is_of_inet(const void *addr, socklen_t len)
+{
+    sa_family_t family = AF_UNSPEC;
+
+    memcpy(&family, addr, len < sizeof family ? 0 : sizeof family);
+    return family == AF_INET || family == AF_INET6 || family == AF_UNSPEC;
+}
+
 /* Not for streams. What kind of message it is, judged by its address, which is there. */
 static enum udp_way way_of(int fd, const void *addr, socklen_t len, struct sockaddr_storage *to, socklen_t *to_len)
 {
-    return is_inet(fd) && !is_tcp(fd) ? udp_way(fd, addr, len, to, to_len) : UDP_AS_IS;
+    return is_of_inet(addr, len) && is_inet(fd) && !is_tcp(fd) ? udp_way(fd, addr, len, to, to_len) : UDP_AS_IS;
 }
 
 static ssize_t refuse(void)
@@ -125,10 +134,10 @@ PRELOAD_HOOK(ssize_t, sendto, int fd, const void *buf, size_t len, int flags, co
     if (addr == NULL || addr_len == 0) {
         return hook_send(fd, buf, len, flags);
     }
-    if ((flags & MSG_FASTOPEN) != 0 && (is_tcp(fd) || stream_find(fd, &slot))) {
+    if ((flags & MSG_FASTOPEN) != 0 && (is_tcp(fd) || stream_find_in_passing(fd, &slot))) {
         return open_fast(fd, addr, addr_len, flags) < 0 ? -1 : hook_send(fd, buf, len, flags & ~MSG_FASTOPEN);
     }
-    if (stream_find(fd, &slot)) {
+    if (stream_find_in_passing(fd, &slot)) {
         return send_on_stream(fd, buf, len, flags);
     }
     return send_to(fd, buf, len, flags, addr, addr_len);
@@ -192,13 +201,13 @@ PRELOAD_HOOK(ssize_t, sendmsg, int fd, const struct msghdr *message, int flags)
         return real(sendmsg)(fd, message, flags);
     }
     if (message->msg_name != NULL && message->msg_namelen > 0) {
-        if ((flags & MSG_FASTOPEN) != 0 && (is_tcp(fd) || stream_find(fd, &slot))) {
+        if ((flags & MSG_FASTOPEN) != 0 && (is_tcp(fd) || stream_find_in_passing(fd, &slot))) {
             return send_message_fast(fd, message, flags);
         }
-        return stream_find(fd, &slot) ? send_message_on_stream(fd, message, flags)
-                                      : send_message_to(fd, message, flags);
+        return stream_find_in_passing(fd, &slot) ? send_message_on_stream(fd, message, flags)
+                                                 : send_message_to(fd, message, flags);
     }
-    if (data_is_stream(fd) && stream_find(fd, &slot)) {
+    if (data_is_stream(fd) && stream_find_in_passing(fd, &slot)) {
         return send_message_on_stream(fd, message, flags);
     }
     rc = real(sendmsg)(fd, message, flags);

@@ -49,6 +49,7 @@ enum real_name {
     REAL_posix_spawn_file_actions_destroy,
     REAL_posix_spawnp,
     REAL_ppoll,
+    REAL_prctl,
     REAL_rcmd,
     REAL_rcmd_af,
     REAL_read,

@@ -18,8 +18,8 @@
 #include "preload/talk.h"
 
 #define LOOPBACK_INDEX 1 /* of the interface, in each network namespace */
-#define TYPE_MASK 0xf  /* the rest of the type is SOCK_NONBLOCK and SOCK_CLOEXEC */
-#define TYPE_PACKET 10 /* SOCK_PACKET of Linux 2.0: whole frames */
+#define TYPE_MASK 0xf    /* the rest of the type is SOCK_NONBLOCK and SOCK_CLOEXEC */
+#define TYPE_PACKET 10   /* SOCK_PACKET of Linux 2.0: whole frames */
 
 /* 0, or the errno for a socket of the Internet that cannot be had. */
 static int judge_inet(int type, int protocol)

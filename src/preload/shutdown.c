@@ -33,6 +33,6 @@ PRELOAD_HOOK(int, shutdown, int fd, int how)
 {
     struct slot slot;
 
-    return how >= SHUT_RD && how <= SHUT_RDWR && stream_find(fd, &slot) ? shut_stream(fd, &slot, how)
-                                                                        : real(shutdown)(fd, how);
+    return how >= SHUT_RD && how <= SHUT_RDWR && stream_find_in_passing(fd, &slot) ? shut_stream(fd, &slot, how)
+                                                                                   : real(shutdown)(fd, how);
 }

@@ -79,6 +79,13 @@ enum slot_kind slots_hint(int fd)
                            : SLOT_OTHER;
 }
 
+void slots_forget_hint(int fd)
+{
+    if (is_in_range(fd)) {
+        atomic_store_explicit(&hints[fd], SLOT_OTHER, memory_order_relaxed);
+    }
+}
+
 bool slots_is_narrow(int fd)
 {
     return is_in_range(fd) && (atomic_load_explicit(&hints[fd], memory_order_relaxed) & HINT_NARROW) != 0;

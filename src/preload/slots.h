@@ -48,6 +48,8 @@ void slots_put(int fd, const struct slot *slot);
 
 /* The kind that was put last, without a look at whether it is still there. One load. */
 enum slot_kind slots_hint(int fd);
+/* From now on that is SLOT_OTHER, until something else is put. */
+void slots_forget_hint(int fd);
 /* The same for a stream's is_narrow. */
 bool slots_is_narrow(int fd);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "preload/config.h"
+#include "preload/confined.h"
 #include "preload/sys.h"
 #include "preload/talk.h"
 
@@ -91,6 +92,11 @@ bool stream_find(int fd, struct slot *out)
         return out->kind == SLOT_STREAM;
     }
     return sys_get_int(fd, SOL_SOCKET, SO_DOMAIN) == AF_UNIX && is_to_helper(fd) && learn(fd, cookie, SLOT_STREAM, out);
+}
+
+bool stream_find_in_passing(int fd, struct slot *out)
+{
+    return (slots_hint(fd) != SLOT_OTHER || !confined_is()) && stream_find(fd, out);
 }
 
 static bool is_tcp(int fd)

@@ -17,6 +17,12 @@
 /* Is it a stream to the helper? One system call says no, unless something of ours was at the same descriptor before. */
 bool stream_find(int fd, struct slot *out);
 
+/*
+ * The same for calls of which the program expects one system call and no more: where more may be the end of it (confined.h), only what
+ * this process has connected itself is found.
+ */
+bool stream_find_in_passing(int fd, struct slot *out);
+
 /* The same for TCP connections that the helper made. The first time the helper is asked. */
 bool stream_find_tcp(int fd, struct slot *out);
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -20,10 +21,13 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -1419,6 +1423,84 @@ static void test_a_port_that_others_could_reach_is_refused(void **state)
     (void)close(fd);
 }
 
+/* As programs that render strangers' pages: the end of who looks at sockets. By prctl(2), or by syscall(2), of which the library does not know. */
+static void confine(bool by_syscall)
+{
+    static struct sock_filter steps[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getsockopt, 4, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getpeername, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ppoll, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    };
+    const struct sock_fprog filter = {sizeof steps / sizeof *steps, steps};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        (by_syscall ? syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter)
+                    : prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0)) != 0) {
+        _exit(2);
+    }
+}
+
+/* Ends, and what cannot be sent, on sockets of its own. 0, or the number of the step that went wrong. */
+static int talk_confined(const int ends[2], const int datagrams[2])
+{
+    const struct sockaddr_un nowhere = {.sun_family = AF_UNIX, .sun_path = "/nonexistent/socket"};
+    char byte;
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+
+    if (shutdown(ends[1], SHUT_WR) != 0 || read(ends[0], &byte, 1) != 0 || recvmsg(ends[0], &message, 0) != 0 ||
+        recv(ends[0], &byte, 1, 0) != 0) {
+        return 3;
+    }
+    (void)close(ends[1]);
+    if (refused((int)send(ends[0], "x", 1, MSG_NOSIGNAL)) != EPIPE ||
+        refused((int)sendmsg(ends[0], &message, MSG_NOSIGNAL)) != EPIPE) {
+        return 4;
+    }
+    return refused((int)sendto(datagrams[0], "x", 1, 0, (const struct sockaddr *)&nowhere, sizeof nowhere)) == ENOENT
+               ? 0
+               : 5;
+}
+
+static void be_confined(bool by_syscall)
+{
+    int ends[2], datagrams[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0 || socketpair(AF_UNIX, SOCK_DGRAM, 0, datagrams) != 0) {
+        _exit(1);
+    }
+    confine(by_syscall);
+    _exit(talk_confined(ends, datagrams));
+}
+
+static void test_confined_programs_make_no_other_system_calls(void **state)
+{
+    int fds[8];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) { /* where streams have been */
+        fds[i] = connected(echoes[0]);
+    }
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
+        (void)close(fds[i]);
+    }
+    for (int by_syscall = 0; by_syscall < 2; by_syscall++) {
+        int status;
+        pid_t child = fork();
+
+        assert_return_code(child, errno);
+        if (child == 0) {
+            be_confined(by_syscall != 0);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -1455,6 +1537,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_dns_over_udp_from_ipv6_sockets),
         cmocka_unit_test(test_other_ways_out_are_refused),
         cmocka_unit_test(test_loopback_datagrams_are_direct),
+        cmocka_unit_test(test_confined_programs_make_no_other_system_calls),
         cmocka_unit_test(test_ports_for_datagrams_are_for_this_machine),
         cmocka_unit_test(test_a_port_that_others_could_reach_is_refused),
     };
