@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import re
 import resource
 import select
 import signal
@@ -12,6 +13,7 @@ import tempfile
 import pytest
 
 from cli_peers import DEADLINE, client_environment, client_path
+from lib.daemon import build_dir
 from lib.net import wait_until
 
 PROXY = ["-x", "socks6://127.0.0.1:9"]
@@ -94,6 +96,17 @@ def test_static_program_is_refused(tmp_path):
     done = run(str(program))
     assert done.returncode == 126 and b"statically linked" in done.stderr and b"--allow-direct" in done.stderr
     assert run(str(program), options=["--allow-direct"]).returncode == 5
+
+
+def test_go_program_is_told_of():
+    """It does without the C library where we stand."""
+    program = os.path.join(build_dir(), "tests/calls/run-calls-go")
+    for argv in ([program], ["sh", "-c", f"'{program}'; true"]):
+        done = run(*argv)
+        assert done.returncode == 0 and done.stderr.count(b"\n") == 1, done
+        assert re.fullmatch(rb"socks6 run: .*\[\d+\]: a Go program, which .*: past the proxy.*\n", done.stderr), done
+    assert run(program, options=["--allow-direct"]).stderr == b""
+    assert b"a Go program" in run(program, options=["--allow-direct", "-v"]).stderr
 
 
 def test_usage():
