@@ -8,20 +8,11 @@
 #include <unistd.h>
 
 #include "preload/export.h"
-#include "preload/real.h"
 #include "preload/start.h"
 
 #pragma GCC diagnostic ignored "-Walloca" /* as libc does it: see start.c */
 
 static const struct start plainly = {.how = START_EXECVE, .directory = AT_FDCWD};
-
-/* Before main(), since dlsym(3) may take locks and memory. */
-__attribute__((constructor)) static void look_up(void)
-{
-    (void)real(execve);
-    (void)real(execveat);
-    (void)real(fexecve);
-}
 
 static int failed(int rc)
 {

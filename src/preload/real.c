@@ -17,19 +17,37 @@ static void complain(const char *text)
     (void)syscall(SYS_write, STDERR_FILENO, after, sizeof after - 1);
 }
 
-static real_any look_up(enum real_name name, const char *text)
+static real_any find(const char *text)
 {
     union {
         void *object;
         real_any function; /* what dlsym(3) has found: POSIX has both look alike */
     } found = {.object = dlsym(RTLD_NEXT, text)};
 
-    if (found.object == NULL) {
+    return found.function;
+}
+
+/* Those that this libc does not have are missed when somebody calls them. */
+__attribute__((constructor)) static void look_up_all(void)
+{
+#define REAL_TEXT(name) #name,
+    static const char *const texts[] = {REAL_NAMES(REAL_TEXT)};
+
+    for (unsigned i = 0; i < REAL_COUNT; i++) {
+        atomic_store_explicit(&functions[i], find(texts[i]), memory_order_release);
+    }
+}
+
+static real_any look_up(enum real_name name, const char *text)
+{
+    real_any function = find(text);
+
+    if (function == NULL) {
         complain(text);
         _exit(127);
     }
-    atomic_store_explicit(&functions[name], found.function, memory_order_release);
-    return found.function;
+    atomic_store_explicit(&functions[name], function, memory_order_release);
+    return function;
 }
 
 real_any real_function(enum real_name name, const char *text)

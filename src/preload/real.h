@@ -13,72 +13,73 @@
 /* The same with the type of our own hook, where libc's declaration has a union for socket addresses. */
 #define real_as_hook(name) ((__typeof__(&hook_##name))real_function(REAL_##name, #name))
 
-/* All that can be asked for; each file of hooks adds what it needs, one per line, in the order of the alphabet. */
-enum real_name {
-    REAL_accept,
-    REAL_accept4,
-    REAL_bind,
-    REAL_connect,
-    REAL_dup,
-    REAL_dup2,
-    REAL_dup3,
-    REAL_epoll_ctl,
-    REAL_execve,
-    REAL_execveat,
-    REAL_fcntl,
-    REAL_fcntl64,
-    REAL_fexecve,
-    REAL_getaddrinfo,
-    REAL_gethostbyaddr,
-    REAL_gethostbyaddr_r,
-    REAL_gethostbyname,
-    REAL_gethostbyname2,
-    REAL_gethostbyname2_r,
-    REAL_gethostbyname_r,
-    REAL_getnameinfo,
-    REAL_getpeername,
-    REAL_getsockname,
-    REAL_getsockopt,
-    REAL_iruserok,
-    REAL_iruserok_af,
-    REAL_listen,
-    REAL_popen,
-    REAL_posix_spawn,
-    REAL_posix_spawn_file_actions_addchdir_np,
-    REAL_posix_spawn_file_actions_addfchdir_np,
-    REAL_posix_spawn_file_actions_destroy,
-    REAL_posix_spawnp,
-    REAL_ppoll,
-    REAL_prctl,
-    REAL_rcmd,
-    REAL_rcmd_af,
-    REAL_read,
-    REAL_readv,
-    REAL_recv,
-    REAL_recvfrom,
-    REAL_recvmmsg,
-    REAL_recvmsg,
-    REAL_rexec,
-    REAL_rexec_af,
-    REAL_ruserok,
-    REAL_ruserok_af,
-    REAL_send,
-    REAL_sendfile,
-    REAL_sendfile64,
-    REAL_sendmmsg,
-    REAL_sendmsg,
-    REAL_sendto,
-    REAL_setsockopt,
-    REAL_shutdown,
-    REAL_socket,
-    REAL_socketpair,
-    REAL_splice,
-    REAL_system,
-    REAL_wordexp,
-    REAL_write,
-    REAL_writev,
-    REAL_COUNT
-};
+/*
+ * All that can be asked for; each file of hooks adds what it needs, one per line, in the order of the alphabet. The names may be macros in
+ * headers: ONE must not expand its argument.
+ */
+#define REAL_NAMES(ONE)                                                                                                \
+    ONE(bind)                                                                                                          \
+    ONE(connect)                                                                                                       \
+    ONE(dup)                                                                                                           \
+    ONE(dup2)                                                                                                          \
+    ONE(dup3)                                                                                                          \
+    ONE(epoll_ctl)                                                                                                     \
+    ONE(execve)                                                                                                        \
+    ONE(execveat)                                                                                                      \
+    ONE(fcntl)                                                                                                         \
+    ONE(fcntl64)                                                                                                       \
+    ONE(fexecve)                                                                                                       \
+    ONE(getaddrinfo)                                                                                                   \
+    ONE(gethostbyaddr)                                                                                                 \
+    ONE(gethostbyaddr_r)                                                                                               \
+    ONE(gethostbyname)                                                                                                 \
+    ONE(gethostbyname2)                                                                                                \
+    ONE(gethostbyname2_r)                                                                                              \
+    ONE(gethostbyname_r)                                                                                               \
+    ONE(getnameinfo)                                                                                                   \
+    ONE(getpeername)                                                                                                   \
+    ONE(getsockname)                                                                                                   \
+    ONE(getsockopt)                                                                                                    \
+    ONE(iruserok)                                                                                                      \
+    ONE(iruserok_af)                                                                                                   \
+    ONE(listen)                                                                                                        \
+    ONE(popen)                                                                                                         \
+    ONE(posix_spawn)                                                                                                   \
+    ONE(posix_spawn_file_actions_addchdir_np)                                                                          \
+    ONE(posix_spawn_file_actions_addfchdir_np)                                                                         \
+    ONE(posix_spawn_file_actions_destroy)                                                                              \
+    ONE(posix_spawnp)                                                                                                  \
+    ONE(ppoll)                                                                                                         \
+    ONE(prctl)                                                                                                         \
+    ONE(rcmd)                                                                                                          \
+    ONE(rcmd_af)                                                                                                       \
+    ONE(read)                                                                                                          \
+    ONE(readv)                                                                                                         \
+    ONE(recv)                                                                                                          \
+    ONE(recvfrom)                                                                                                      \
+    ONE(recvmmsg)                                                                                                      \
+    ONE(recvmsg)                                                                                                       \
+    ONE(rexec)                                                                                                         \
+    ONE(rexec_af)                                                                                                      \
+    ONE(ruserok)                                                                                                       \
+    ONE(ruserok_af)                                                                                                    \
+    ONE(send)                                                                                                          \
+    ONE(sendfile)                                                                                                      \
+    ONE(sendfile64)                                                                                                    \
+    ONE(sendmmsg)                                                                                                      \
+    ONE(sendmsg)                                                                                                       \
+    ONE(sendto)                                                                                                        \
+    ONE(setsockopt)                                                                                                    \
+    ONE(shutdown)                                                                                                      \
+    ONE(socket)                                                                                                        \
+    ONE(splice)                                                                                                        \
+    ONE(system)                                                                                                        \
+    ONE(wordexp)                                                                                                       \
+    ONE(write)                                                                                                         \
+    ONE(writev)
+
+#define REAL_NUMBER(name) REAL_##name,
+enum real_name { REAL_NAMES(REAL_NUMBER) REAL_COUNT };
 
 typedef void (*real_any)(void);
 

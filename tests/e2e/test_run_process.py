@@ -8,6 +8,7 @@ import resource
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -107,6 +108,12 @@ def test_go_program_is_told_of():
         assert re.fullmatch(rb"socks6 run: .*\[\d+\]: a Go program, which .*: past the proxy.*\n", done.stderr), done
     assert run(program, options=["--allow-direct"]).stderr == b""
     assert b"a Go program" in run(program, options=["--allow-direct", "-v"]).stderr
+
+
+def test_hooks_take_no_lock_of_the_dynamic_linker():
+    library = os.path.join(build_dir(), "tests/calls/librun-calls-constructor.so")
+    done = run(sys.executable, "-S", "-c", f"import ctypes; ctypes.CDLL({library!r})")
+    assert (done.returncode, done.stdout) == (0, b"30 calls failed\n"), done
 
 
 def test_usage():
